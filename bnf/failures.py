@@ -19,6 +19,8 @@ PASSING_CLASSES = frozenset(
         "botocore.exceptions.ConnectionError",
         "botocore.exceptions.HTTPClientError",
         "httpx.TransportError",
+        # The hub's library has a transport of its own.
+        "httpx2.TransportError",
         "openai.APIConnectionError",
         "requests.exceptions.ConnectionError",
         "requests.exceptions.Timeout",

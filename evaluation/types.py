@@ -106,6 +106,19 @@ class Hub:
     config_field: str | None = None
 
 
+_AT_HUB = "hub@"
+
+
+def hub_source(commit: str) -> str:
+    """The `source` of a benchmark's items that says: its data set on the hub, at this commit."""
+    return f"{_AT_HUB}{commit}"
+
+
+def hub_commit(source: str | None) -> str | None:
+    """The commit that such a source says; None of any other."""
+    return source.removeprefix(_AT_HUB) if source is not None and source.startswith(_AT_HUB) else None
+
+
 class Items(list[Item]):
     """A benchmark's items. `left_out` counts the rows, of those that were read, that are no items, by reason."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -42,7 +43,7 @@ for command in (
     *(results.runs, results.show, results.compare, results.report),
     *(models.chat, models.export),
     *(upkeep.cancel, results.rm, upkeep.gc),
-    *(machines.deploy, machines.worker, machines.join),
+    *(machines.deploy, machines.worker, machines.join, machines.fetch),
     *(upkeep.doctor, scoring.score, scoring.judge_score, studies.study),
     *(recipes.schema,),
 ):
@@ -55,6 +56,7 @@ def main() -> None:
     from tasks.child import Cancelled, StageFailed
 
     debug = debugging()
+    _go_offline()
     signal.signal(signal.SIGTERM, _stop)
     try:
         app()
@@ -73,6 +75,16 @@ def main() -> None:
     except Exception as error:
         # No message for people: the program itself is at fault.
         _fail(f"failed: {type(error).__name__}: {error}; with --debug it shows where", 1, debug)
+
+
+def _go_offline() -> None:
+    """Where BNF_OFFLINE names a bundle, no library asks a hub, in this process or in those that it starts."""
+    if not os.environ.get("BNF_OFFLINE"):
+        return
+    # From whatever folder a process works in.
+    os.environ["BNF_OFFLINE"] = os.path.abspath(os.path.expanduser(os.environ["BNF_OFFLINE"]))
+    # The hub's libraries read them when they are imported.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -71,6 +71,7 @@ SHOWS_OR_REFUSES = frozenset(
         "bnf.training.remedies",
         "bnf.training.summary",
         "data.preparing.ray_pool",
+        "evaluation.bundle",
         "evaluation.engines._replica_process",
         "evaluation.engines._replicas",
     }

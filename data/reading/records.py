@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from data.reading.files import ByteFile, as_local, ending_of, is_gzip, is_known, list_files, open_file
 from data.reading.formats import LOST_BYTES, check_utf8, json_records, parse_line
 from data.reading.formats import Bad as Bad  # a `Raw` holds one where it holds no record
+from evaluation.bundle import in_bundle
+from evaluation.hub_loading import load_set
 from evaluation.records import Record, read_json
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ class Reader:
         if is_hub_id(source.path):
             yield from self._set(_load_hub(source))
             return
-        source = replace(source, path=as_local(source.path))
+        source = replace(source, path=as_local(in_bundle(source.path)))
         _check_local(source)
         if (saved := _saved_set(source)) is not None:
             yield from self._set(saved)
@@ -167,12 +169,10 @@ def is_hub_id(path: str) -> bool:
 
 
 def _load_hub(source: DataSource) -> Iterable[Mapping[str, object]]:
-    import datasets
-
+    asked = {"split": source.split or "train", "revision": source.revision, "streaming": source.streaming}
     try:
-        return datasets.load_dataset(
-            source.path, source.config, split=source.split or "train", revision=source.revision, streaming=source.streaming
-        )
+        rows: Iterable[Mapping[str, object]] = load_set(source.path, source.config, **asked)
+        return rows
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else "no reason given"
         raise FileNotFoundError(

@@ -60,7 +60,8 @@ class Benchmark(Protocol):
         """The first `limit` items.
 
         Args:
-            source: None for the benchmark's own place, "sample" for the project's own items, else a local file.
+            source: None for the benchmark's own place, `hub_source` for its data set at a commit, "sample" for the project's own items,
+                else a local file.
 
         Raises:
             FileNotFoundError: where the source is not there.

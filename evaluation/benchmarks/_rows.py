@@ -15,8 +15,9 @@ from typing import TypeVar
 
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS
+from evaluation.hub_loading import load_set
 from evaluation.records import Decoder, Record, foreign_byte
-from evaluation.types import Hub, Item, Items
+from evaluation.types import Hub, Item, Items, hub_commit
 
 T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples"
@@ -85,7 +86,7 @@ def load_items(
     data set may look like the benchmark's.
 
     Args:
-        source: None for the hub, "sample" for the project's own items, else the path of a file.
+        source: None for the hub, or `hub_source` for one commit of its set, "sample" for the project's own items, else a file's path.
         num_items: How many the protocol has: the hub's data set must give as many, and a file no more. None: the protocol doesn't say.
         asks_once: Whether no two of the benchmark's items have one question. Ids that are row numbers show no row that is there twice.
 
@@ -113,7 +114,7 @@ def load_items(
         raise ValueError(f"{benchmark}.source must have unique ids, got {twice!r} twice; remove one of the rows")
     if not items:
         raise ValueError(
-            f"{benchmark}.source must hold items of the benchmark, got none in {source or hub.id}; give another file"
+            f"{benchmark}.source must hold items of the benchmark, got none in {hub.id if _is_hub(source) else source}; give another file"
         )
     if num_items is not None:
         _check_count(benchmark, source, hub, len(items), num_items)
@@ -137,7 +138,7 @@ def _check_questions(benchmark: str, items: Sequence[Item], places: Sequence[str
 
 
 def _check_count(benchmark: str, source: str | None, hub: Hub, found: int, num_items: int) -> None:
-    if source is None and found != num_items:
+    if _is_hub(source) and found != num_items:
         raise ValueError(
             f"{benchmark}.source must give the protocol's {num_items} items, got {found} from {hub.id}; "
             "the data set has changed: give a local file of the version you mean"
@@ -172,8 +173,8 @@ def id_prefix(benchmark: str, source: str | None) -> str:
 
 
 def _rows(benchmark: str, source: str | None, hub: Hub) -> Iterator[Row]:
-    if source is None:
-        return _hub_rows(benchmark, hub)
+    if source is None or _is_hub(source):
+        return _hub_rows(benchmark, hub, hub_commit(source))
     path = SAMPLES / f"{benchmark}.jsonl" if source == "sample" else Path(source)
     if not path.is_file():
         raise FileNotFoundError(
@@ -246,13 +247,15 @@ def _jsonl_rows(benchmark: str, path: Path) -> Iterator[Row]:
             number += 1
 
 
-def _hub_rows(benchmark: str, hub: Hub) -> Iterator[Row]:
-    import datasets
+def _is_hub(source: str | None) -> bool:
+    return source is None or hub_commit(source) is not None
 
+
+def _hub_rows(benchmark: str, hub: Hub, commit: str | None) -> Iterator[Row]:
     number = 0
     for config in hub.configs:
         try:
-            rows = datasets.load_dataset(hub.id, config, split=hub.split)
+            rows = load_set(hub.id, config, split=hub.split, **({} if commit is None else {"revision": commit}))
         except (OSError, ValueError) as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
             raise FileNotFoundError(

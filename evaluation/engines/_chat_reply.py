@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -10,6 +11,10 @@ _MOST_LOGPROB = 0.01
 # No request has so many; a longer number could not be multiplied by a price.
 _MOST_TOKENS = 10**9
 _ABSENT = object()
+_TOO_LONG = re.compile(
+    r"maximum context length is \d+ tokens\. However, your (?:prompt contains|messages resulted in) (?:at least )?(\d+) "
+    r"(?:input )?(tokens|characters)"
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,15 @@ def completions(reply: object, num: int, *, with_logprobs: bool) -> list[Complet
         Completion(_text(choice), str(getattr(choice, "finish_reason", None)), _top_logprobs(choice) if with_logprobs else None)
         for choice in choices
     ]
+
+
+def too_long(refusal: str) -> int | None:
+    """How many tokens a prompt has that a server refuses because they alone are more than its model reads; 0 where it doesn't say.
+
+    None of every other refusal. The texts are those of vLLM's server and of OpenAI's, whose codes don't tell it from too large a limit.
+    """
+    found = _TOO_LONG.search(refusal)
+    return None if found is None else int(found[1]) if found[2] == "tokens" else 0
 
 
 def usage(reply: object) -> tuple[int, int] | None:

@@ -2,8 +2,9 @@
 
 The key comes from the environment and is never stored. Requests run side by side up to a bound; what can pass (429, 5xx, a time-out,
 a cut connection) is tried again after a back-off with jitter, or after what Retry-After asks for. A request that fails for good, or
-whose answer can't be read, gives an "error: …" completion; a refused key, a redirect, an unknown model or an empty account ends the run.
-Nothing is sent to another address than the one that was given.
+whose answer can't be read, gives an "error: …" completion, and a prompt that is longer than the model there reads "prompt_too_long";
+a refused key, a redirect, an unknown model, an empty account or a server that takes no connection ends the run. Nothing is sent to another
+address than the one that was given.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, ClassVar, Literal
 from bnf.urls import without_secrets
 from evaluation.engines import Completed, Feature, Prompt, Received, unheard
 from evaluation.engines._bounded_reply import ENCODINGS, bounded
-from evaluation.engines._chat_reply import completions, usage
+from evaluation.engines._chat_reply import completions, too_long, usage
 from evaluation.formats import visible
 from evaluation.spending import Meter, Reservation, most_prompt_tokens, prompt_tokens
 from evaluation.types import Generation, Message, Sampling
@@ -36,6 +37,8 @@ LONGEST_WAIT_S = 60.0
 # A server that wants to be left alone for longer is not waited for: the request fails and is asked again by the next run.
 LONGEST_RETRY_AFTER_S = 600.0
 _MAX_STOPS = 4  # the protocol takes no more
+# Of httpx or httpx2, whichever the client has: nothing was sent.
+_UNCONNECTED = ("ConnectError", "ConnectTimeout")
 
 
 def environment() -> dict[str, str]:
@@ -106,6 +109,10 @@ def _connection(timeout_s: float) -> dict[str, Any]:
     return {"max_retries": 0, "timeout": timeout_s, "http_client": client, "default_headers": {"Accept-Encoding": ENCODINGS}}
 
 
+class _NotConnected(Exception):
+    """The server took no connection."""
+
+
 class OpenaiEngine:
     """A model behind a chat completions endpoint; the server applies its own chat template."""
 
@@ -149,6 +156,7 @@ class OpenaiEngine:
         Raises:
             SpendingCapReached: where the next request could exceed the cap.
             ValueError: where no request can succeed: a redirect, a refused key, an unknown model, an empty account.
+            ConnectionError: where the server takes no connection in all retries of a request. Others would wait as long, one after another.
         """
         if sampling.choices:
             raise ValueError("choices must not be given to engine openai, got some; give it a schema, or read the text")
@@ -205,24 +213,39 @@ class OpenaiEngine:
         """One request with its retries; None where it never went out. `stop` ends the waiting between attempts, never an attempt."""
         conversation: list[Message] = list(messages)  # type: ignore[arg-type]  # as `takes` says
         size = most_prompt_tokens(conversation, sampling.schema)
-        reason = ""
+        reason, num_unconnected = "", 0
         for attempt in range(self._max_retries + 1):
             if stop.is_set():
                 return _failed(f"not asked again: {reason}", sampling) if reason else None
             reserved = self.meter.reserve(self._model, size, sampling.max_new_tokens * sampling.n)
-            found, reason, wait_s = self._attempt(conversation, sampling, seed, reserved, attempt)
+            try:
+                found, reason, wait_s = self._attempt(conversation, sampling, seed, reserved, attempt)
+                num_unconnected = 0
+            except _NotConnected as error:
+                found, reason, wait_s = None, str(error), self._wait_s(attempt)
+                num_unconnected += 1
             if found is not None:
                 return found
             if wait_s is None:
                 return _failed(reason, sampling)
             if attempt < self._max_retries:
                 stop.wait(wait_s)
+        # The first attempt may have been under way when the server went.
+        if num_unconnected >= max(1, self._max_retries):
+            raise ConnectionError(
+                f"{self._client.base_url} must take connections, got none in {num_unconnected} tries ({reason}); start the server, and "
+                "run again: what it has answered is kept"
+            )
         return _failed(f"{reason} (tried {self._max_retries + 1} times)", sampling)
 
     def _attempt(
         self, messages: list[Message], sampling: Sampling, seed: int | None, reserved: Reservation, attempt: int
     ) -> tuple[list[Generation] | None, str, float | None]:
-        """The completions; or why there are none, and how long to wait before the next attempt (None: it would fail as well)."""
+        """The completions; or why there are none, and how long to wait before the next attempt (None: it would fail as well).
+
+        Raises:
+            _NotConnected: nothing was sent.
+        """
         import openai
 
         create = self._client.chat.completions.create
@@ -239,6 +262,8 @@ class OpenaiEngine:
                     f"base_url must be the address of the endpoint itself, got a redirect from {error.request.url} to {to}, to which no "
                     "prompt is sent; write the address that is meant as base_url"
                 ) from None
+            if error.status_code == 400 and (length := too_long(str(error))) is not None:
+                return [Generation("", [], "prompt_too_long", length, 0)] * sampling.n, "", None
             if error.status_code in (401, 403, 404) or error.code == "insufficient_quota":
                 # Without its cause: a server may put the key into what it says.
                 raise ValueError(
@@ -251,6 +276,9 @@ class OpenaiEngine:
                 return None, reason, None
             return None, reason, asked if asked is not None else self._wait_s(attempt)
         except openai.APIConnectionError as error:  # a time-out is one of them
+            if type(error.__cause__).__name__ in _UNCONNECTED:
+                self.meter.release(reserved)
+                raise _NotConnected(f"{type(error.__cause__).__name__}: {error.__cause__}") from error
             # The server may have worked on it: whether it is billed is unknown.
             self.meter.lose(self._model, reserved)
             return None, f"{type(error).__name__}: {error}", self._wait_s(attempt)

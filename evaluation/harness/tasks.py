@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import math
-import re
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.answers.thoughts import MARKERS
 from evaluation.engines import Engine
+from evaluation.harness.definitions import definition_folders, names_in
 from evaluation.records import Record, write_json, write_whole
 from evaluation.types import Progress
 
@@ -34,13 +32,11 @@ THOUGHTS_FILE = "thoughts.jsonl"
 # Resamples of a standard error that has no formula; lm-eval's program takes 100,000, which costs more time than it tells.
 BOOTSTRAP_ITERS = 1000
 
-_NAME = re.compile(r"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#]+)["']?\s*$""", re.M)
-
 
 def unknown_task(name: str, include_path: Path | None = None) -> str | None:
     """What is wrong with a task's name, as a message; None where a task, group or tag has that name."""
-    folders = _folders(include_path)
-    names = [_names_in(folder) for folder in folders]
+    folders = definition_folders(include_path)
+    names = [names_in(folder) for folder in folders]
     if any(name in found for found in names):
         return None
     # Tags stand in files that others include. lm-eval's own index knows them, and takes 20 s to build: a name that no definition
@@ -56,24 +52,6 @@ def unknown_task(name: str, include_path: Path | None = None) -> str | None:
     return f"evaluation.lm_eval must name tasks of lm-eval{place}, got {name!r}; {hint}"
 
 
-def _folders(include_path: Path | None) -> list[Path]:
-    """Where definitions lie: the user's folder, then lm-eval's own."""
-    spec = find_spec("lm_eval")
-    if spec is None or spec.origin is None:
-        raise ValueError("evaluation.lm_eval must have the package lm-eval, got none; run `make env`")
-    return [*([include_path] if include_path else []), Path(spec.origin).parent / "tasks"]
-
-
-@functools.cache
-def _names_in(folder: Path) -> dict[str, Path]:
-    """The tasks and groups that a folder's files name, each with its file."""
-    names: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.yaml")):
-        for name in _NAME.findall(path.read_text(encoding="utf-8", errors="replace")):
-            names.setdefault(name, path)
-    return names
-
-
 def run_task(
     engine: Engine,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -87,6 +65,7 @@ def run_task(
     include_path: Path | None = None,
     system_prompt: str | None = None,
     markers: Sequence[str] = MARKERS,
+    commits: Mapping[tuple[str, str | None], str] | None = None,
 ) -> Record:
     """Runs a task, or each task of a group or tag; writes results.json and samples.jsonl and returns the former.
 
@@ -99,6 +78,7 @@ def run_task(
         include_path: A folder of task definitions, which come before lm-eval's own.
         system_prompt: The system message of chat prompts that have none: a task's own description is one.
         markers: The texts that begin and end a thought, which is taken off before an answer is read.
+        commits: At which commit a data set of the hub is read, by its id and the revision that a task asks for.
 
     Raises:
         ValueError: where there is no such task, it executes code or decodes in a way that no engine here does, or the engine can't say
@@ -113,7 +93,7 @@ def run_task(
     replies = output_dir / REPLIES_FILE
     model = EngineModel(engine, tokenizer, progress, system_prompt, markers, replies)
     with own_random_numbers():
-        found = _evaluated(model, name, num_fewshot, limit, chat, include_path)
+        found = _evaluated(model, name, num_fewshot, limit, chat, include_path, commits or {})
     results = {
         "task": name,
         "limit": limit,
@@ -139,18 +119,26 @@ def run_task(
 
 
 def _evaluated(
-    model: EngineModel, name: str, num_fewshot: int | None, limit: int | None, chat: bool, include_path: Path | None
+    model: EngineModel,
+    name: str,
+    num_fewshot: int | None,
+    limit: int | None,
+    chat: bool,
+    include_path: Path | None,
+    commits: Mapping[tuple[str, str | None], str],
 ) -> Record:
     """What lm-eval's `evaluate` gives, called as its program's `simple_evaluate` does, which besides describes machine and repository."""
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
     from evaluation.harness.seeds import FEWSHOT_SEED, seed_all
+    from evaluation.harness.sets import at_commits
 
     folders = _definitions(name, include_path)
     manager = TaskManager(include_defaults=folders is None, include_path=include_path if folders is None else folders)
     seed_all()
-    loaded = manager.load([name])
+    with at_commits(commits):
+        loaded = manager.load([name])
     for task in loaded["tasks"].values():
         if getattr(task, "UNSAFE_CODE", False):
             raise ValueError(
@@ -172,8 +160,8 @@ def _evaluated(
 
 def _definitions(name: str, include_path: Path | None) -> list[Path] | None:
     """The folder of definitions that a single task needs; None where all have to be read (groups and tags name others)."""
-    for folder in _folders(include_path):
-        path = _names_in(folder).get(name)
+    for folder in definition_folders(include_path):
+        path = names_in(folder).get(name)
         if path is not None and "group:" not in path.read_text(encoding="utf-8", errors="replace"):
             return [path.parent]
     return None

@@ -10,6 +10,7 @@ showing: `bnf show` and `report`; items: `bnf show --items`
 comparing: `bnf compare`
 exporting: `bnf export`; model_card: the card that it writes; pushing: its model on the hub
 chatting: `bnf chat`; chat_models: the processes that answer; chat_screen: what the terminal shows
+fetching: `bnf fetch`
 upkeep: `bnf cancel`, `gc` and `join`
 doctor: `bnf doctor`
 scoring: `bnf score` and `judge-score`

@@ -17,6 +17,7 @@ from bnf.model_folders import is_own
 from bnf.paths import person_path
 from bnf.plain_yaml import dump
 from data.reading.records import is_hub_id
+from evaluation.bundle import without_keys
 from evaluation.records import Record, read_json, write_json
 from evaluation.report.policy import serve_line
 from flows.commands.model_card import LICENCE_FILES, RECIPE_FILE, CardFacts, known_licence, made_with, model_card, this_code
@@ -25,7 +26,7 @@ from flows.commands.showing import taken_run
 from flows.display import print_json, size
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
-from flows.recipe.paths import without_folders, without_keys
+from flows.recipe.paths import without_folders
 from flows.runs.home import home_folder, open_store
 from flows.runs.policy import (
     ADAPTER_CONFIG,

@@ -15,10 +15,13 @@ system_prompt_check: whether the chat template takes the recipe's system prompt
 thought_checks: whether thoughts can be found and limited as the recipe says
 trainable: whether the model and the groups can be trained
 reference_check: whether another model can be the reference
-hub: what a hub has of a model or a data set
+hub: what a hub has of a model or a data set, and at which commit
+wanted: what tasks read of hubs and URLs
+bundling: the folder into which `bnf fetch` brings it
 estimate: what a training will take, from the model's config.json alone
 estimate_tables: the same as people read it
 judged_check: whether a judge's files can be read, and answer the questions
+endpoint_check: whether an endpoint answers, and serves what the recipe asks of it
 engine_checks: whether engines can load their models as the recipe says
 ray_checks: whether Ray is there where the recipe says
 memory_check: whether a training has the memory

@@ -17,6 +17,8 @@ class Check:
     seen: str = ""
     # Whether it says what the run will cost: that is shown when the run begins.
     is_cost: bool = False
+    # Whether it was seen in a cache, because a hub wasn't reached: then it may have changed there, and that is shown too.
+    is_stale: bool = False
 
     def __post_init__(self) -> None:
         if self.problem is not None:

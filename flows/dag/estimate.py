@@ -22,6 +22,8 @@ from bnf.training.gpus import ALLOCATOR_SHARE, ASSUMED_SHARE, GPUS, Gpu, find_gp
 from bnf.training.memory import Estimate, estimate, trained_parameters
 from bnf.training.optimizer_states import knows_optimizer
 from bnf.training.row_memory import Device, RowSizes
+from evaluation.bundle import opened
+from flows.dag import hub
 from flows.dag.graph import build
 from flows.dag.on_policy import data_nodes
 from flows.errors import RecipeError
@@ -194,7 +196,12 @@ def _config_file(recipe: Recipe, given: str | None) -> tuple[Path, str]:
         return beside, "beside the recipe"
     from huggingface_hub import try_to_load_from_cache
 
+    if (bundle := opened()) is not None and bundle.commit("model", name, recipe.revision) is not None:
+        return bundle.find("model", name, recipe.revision) / "config.json", "the bundle"
     cached = try_to_load_from_cache(name, "config.json", revision=recipe.revision)
+    if not isinstance(cached, str):
+        # What is fetched is fetched by its commit.
+        cached = try_to_load_from_cache(name, "config.json", revision=hub.pinned("model", name, recipe.revision))
     if isinstance(cached, str):
         return Path(cached), "this machine's cache of the hub"
     raise RecipeError(

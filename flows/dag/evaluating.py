@@ -10,6 +10,7 @@ from evaluation.benchmarks import Benchmark as BenchmarkFile
 from evaluation.engines import is_remote
 from evaluation.judging.answers import ANSWERS_FORM
 from evaluation.judging.protocols import PROTOCOLS
+from flows.dag import hub
 from flows.dag.on_policy import BASE, policy_node
 from flows.dag.parts import (
     benchmark_code,
@@ -21,6 +22,7 @@ from flows.dag.parts import (
     session,
     source_files,
     source_kind,
+    source_settings,
 )
 from flows.errors import RecipeError
 from flows.recipe.benchmark_sections import Benchmark, JudgedBenchmark
@@ -110,6 +112,7 @@ def _lm_eval(recipe: Recipe, model: Role, name: str) -> Node:
         **evaluation.lm_eval[name].model_dump(),
         "engine": engine,
         **_lm_eval_versions(),
+        **_task_sets(name, folder),
         "definitions": folder_digest(folder) if folder is not None else None,
         "date": recipe.date,
         # Without a chat template there are no messages.
@@ -140,6 +143,28 @@ def _lm_eval_versions() -> Settings:
         "lm_eval": package_version("lm-eval"),
         "libraries": {package: package_version(package) for package in LIBRARIES["math_verify"]},
     }
+
+
+def _task_sets(name: str, folder: Path | None) -> Settings:
+    """The data sets of the hub that a task reads, each with its commit; nothing where it reads none."""
+    from evaluation.harness.sets import task_sets
+
+    try:
+        found = task_sets(name, folder)
+    except (OSError, ValueError):
+        # What is wrong with the definitions or the package, the preflight says.
+        return {}
+    sets = [
+        {
+            "path": one.path,
+            "config": one.config,
+            "asked": one.revision,
+            "revision": hub.pinned("dataset", one.path, one.revision),
+            **one.more,
+        }
+        for one in found
+    ]
+    return {"sets": sets} if sets else {}
 
 
 def folder_digest(folder: Path) -> str:
@@ -186,6 +211,12 @@ def _judge(
 ) -> Node:
     judge = recipe.judge
     assert judge is not None
+    if one.base_url is not None and not is_remote(one.engine):
+        section = "judge.second" if role == "second" else "judge"
+        raise RecipeError(
+            f"{section}.base_url must be left out with engine {one.engine}, which asks no server, got {one.base_url}; set "
+            f"{section}.engine=openai, or remove it"
+        )
     benchmark = judge.benchmarks[name]
     compares = load(PROTOCOLS, protocol).COMPARES
     files = {}
@@ -240,9 +271,31 @@ def _baseline_file(recipe: Recipe, name: str, path: str) -> Path:
         raise RecipeError(f"{error}. It is upstream's {upstream}: {ANSWERS_FORM}") from error
 
 
+def _check_server(recipe: Recipe) -> None:
+    """Refuse a recipe whose answers would come from another model than it says. The recipes of earlier runs can still be read."""
+    evaluation = recipe.evaluation
+    if not is_remote(evaluation.engine):
+        for key in ("base_url", "model"):
+            if (value := getattr(evaluation, key)) is not None:
+                raise RecipeError(
+                    f"evaluation.{key} must be left out with engine {evaluation.engine}, which asks no server, got {value}; set "
+                    "evaluation.engine=openai, or remove it"
+                )
+        return
+    if not evaluation.model:
+        raise RecipeError("evaluation.model must name the model at the endpoint, got none; add it")
+    if recipe.train is not None:
+        raise RecipeError(
+            f"evaluation.engine must load the models itself in a recipe with train, got {evaluation.engine}, whose server has one model: "
+            "the base and the aligned model would both be that; set evaluation.engine=vllm or transformers, or serve the policy and give "
+            "its folder to `bnf evaluate`"
+        )
+
+
 def _generate(
     model: Role, name: str, benchmark: Benchmark, max_new_tokens: int | None, recipe: Recipe, drawn: Settings = _NONE
 ) -> Node:
+    _check_server(recipe)
     module, engine = load(BENCHMARKS, name), evaluation_engine(recipe)
     most = most_new_tokens(module, max_new_tokens)
     thinking = recipe.evaluation.max_thinking_tokens
@@ -262,7 +315,7 @@ def _generate(
         "generate",
         {
             "benchmark": name,
-            "source": source_kind(name, benchmark),
+            **source_settings(name, benchmark),
             "limit": benchmark.limit,
             "max_new_tokens": most,
             **drawn,

@@ -14,6 +14,7 @@ from data.sources import SOURCES
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.engines import is_remote
 from evaluation.report.inputs import SECTIONS
+from flows.dag import hub
 from flows.dag.checkpoints import checkpoint_nodes
 from flows.dag.evaluating import evaluation_nodes, judged_nodes
 from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes, without_uncounted
@@ -26,7 +27,7 @@ from flows.dag.parts import (
     session,
     shown_recipe,
     source_files,
-    source_kind,
+    source_settings,
     url_version,
 )
 from flows.errors import RecipeError
@@ -117,7 +118,7 @@ def _alignment(recipe: Recipe) -> list[Node]:
 def _prepare_sources(recipe: Recipe) -> Node:
     """The node that prepares the recipe's `data`.
 
-    Its key has the content of local files, the version of a URL as its server says it, and the name and revision of a hub's data set.
+    Its key has the content of local files, the version of a URL as its server says it, and the name and commit of a hub's data set.
     """
     settings, files = [], {}
     whole_urls: dict[str, str] = {}
@@ -143,7 +144,7 @@ def _prepare_sources(recipe: Recipe) -> Node:
         except RecipeError:
             if not is_hub_id(one.path):
                 raise
-            settings[-1] |= {"path": one.path}
+            settings[-1] |= {"path": one.path, "revision": hub.pinned("dataset", one.path, one.revision)}
     plugins = dict.fromkeys(f"data.sources.{given['source']}" for given in settings)
     prepare = {**recipe.prepare.model_dump(exclude={"num_proc"}), "seed": recipe.seed, "date": recipe.date}
     prepare |= recipe.system_settings()
@@ -170,7 +171,7 @@ def _contamination(recipe: Recipe) -> list[Node]:
         nodes.append(
             Node(
                 "contamination",
-                {"benchmark": name, "source": source_kind(name, benchmark)},
+                {"benchmark": name, **source_settings(name, benchmark)},
                 {f"data{number}" if number else "data": node for number, node in enumerate(data_nodes(recipe))},
                 [benchmark_code(module, "load")],
                 files=source_files(name, benchmark, recipe),

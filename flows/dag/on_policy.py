@@ -21,6 +21,7 @@ from data.reading.files import as_local
 from data.reading.records import is_hub_id
 from data.sampling.prompts import check_source
 from data.sources import SOURCES
+from flows.dag import hub
 from flows.dag.parts import (
     benchmark_code,
     conversation_settings,
@@ -240,6 +241,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
         code.append(benchmark_code(benchmark, "messages", "train_items"))
     files: dict[str, Path] = {}
     whole_urls: dict[str, str] = {}
+    elsewhere: str | None = None
     if sample.path is not None:
         path = as_local(sample.path)
         try:
@@ -247,11 +249,14 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
         except RecipeError:
             if "://" not in path and not is_hub_id(path):
                 raise
+            elsewhere = path
             settings["path"] = without_secrets(path)
             if without_secrets(path) != path:
                 whole_urls["prompts"] = path
             if "://" in path:
                 settings["version"] = url_version("sample.path", path)
+    if not files:
+        settings["place"] = _pinned(source, elsewhere, sample)
     round_ = _round_of(number, sample)
     loaded = settings["engine"], sample.placement()
     alike = model == BASE and loaded == (evaluation_engine(recipe), recipe.evaluation.placement())
@@ -266,6 +271,20 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
         # The base model's engine then generates what is evaluated, too.
         session=session("generate", "base") if alike else None,
     )
+
+
+def _pinned(source: str, path: str | None, sample: Sample) -> dict[str, str]:
+    """Where the prompts lie beside a URL or a hub's id (None: the source's own set), with the commit of the set that they are of."""
+    place = sample.place()
+    sets = {(path, None)} if path is not None else {(one.path, one.revision) for one in load(SOURCES, source).HUB}
+    # A source's own sets would have a commit each; all of today's read one.
+    if len(sets) != 1:
+        return place
+    ((name, own_revision),) = sets
+    if "://" in name:
+        return place
+    commit = hub.pinned("dataset", name, sample.revision or own_revision)
+    return place if commit is None else {**place, "revision": commit}
 
 
 def verifiable(source: str) -> str | None:

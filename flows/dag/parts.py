@@ -10,7 +10,9 @@ from pathlib import Path
 from bnf.nearest import did_you_mean
 from bnf.plugins import Kind, T, load, names, own_names
 from evaluation.benchmarks import BENCHMARKS
+from evaluation.bundle import opened, url_name
 from evaluation.engines import ENGINES, is_remote
+from flows.dag import hub
 from flows.errors import RecipeError
 from flows.recipe.benchmark_sections import Benchmark, JudgedBenchmark
 from flows.recipe.config import Recipe
@@ -51,6 +53,8 @@ def resolve_node(
         if name.startswith((".", "/", "~", "models/")) or name.count("/") != 1:
             raise
         folder = None
+        # A branch comes to mean other weights.
+        revision = hub.pinned("model", name, revision)
     settings: Settings = {"model_name_or_path": in_project(name), "revision": revision}
     # Keys of recipes without them have no part for them.
     settings = {**settings, **({"chat_template_kwargs": dict(values)} if values else {})}
@@ -142,6 +146,13 @@ def source_kind(name: str, benchmark: Benchmark) -> str:
     return "sample" if benchmark.source == "sample" else "file"
 
 
+def source_settings(name: str, benchmark: Benchmark) -> Settings:
+    """Where a benchmark's items come from, as its key says it: `source`, and of a hub's set the commit."""
+    kind, found = source_kind(name, benchmark), load(BENCHMARKS, name).HUB
+    commit = hub.pinned("dataset", found.id, None) if kind == "hub" and found is not None else None
+    return {"source": kind} if commit is None else {"source": kind, "revision": commit}
+
+
 def source_files(name: str, benchmark: Benchmark, recipe: Recipe) -> dict[str, Path]:
     if source_kind(name, benchmark) == "file":
         assert benchmark.source is not None
@@ -223,6 +234,11 @@ def url_version(key: str, url: str) -> str:
     Raises:
         RecipeError: the URL doesn't answer.
     """
+    if (bundle := opened()) is not None:
+        name = url_name(url)
+        if (version := bundle.commit("url", name, None)) is None:
+            raise RecipeError(f"{key} must be in the bundle, got {name}: {bundle.lacks('url', name, None)}")
+        return version
     import fsspec
 
     try:

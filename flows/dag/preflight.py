@@ -33,6 +33,7 @@ from flows.dag import hub
 from flows.dag.checks import Check
 from flows.dag.completions import completion_check
 from flows.dag.costs import dev_samples, kept_policies
+from flows.dag.endpoint_check import endpoint_check
 from flows.dag.engine_checks import engine_key, load_checks
 from flows.dag.judged_check import judged_files_check
 from flows.dag.memory_check import memory_check
@@ -48,7 +49,6 @@ from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from tasks.nodes import Forecast, Node, model_folder
 
-PROBE_TIMEOUT_S = 10.0
 # The name of the check that the home can be written. A plan doesn't need it.
 HOME = "home"
 
@@ -95,6 +95,11 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
             yield _benchmark(node, recipe)
         if node.stage == "lm_eval" and node.role == "base":
             yield _lm_eval(node)
+            for one in node.settings.get("sets", ()):
+                key = f"evaluation.lm_eval.{node.benchmark}"
+                yield hub.set_check(
+                    key, one["path"], one["revision"], "leave the task out, or read the set from a file in a task of your own"
+                )
         if node.stage == "judge" and node.files:
             yield judged_files_check(node, {entry.node.id: entry.node for entry in forecasts})
         if node.stage == "prepare" and "sources" in node.settings:
@@ -175,10 +180,10 @@ def _model_problem(folder: Path, key: str, node: Node) -> str | None:
 def _hub_model(node: Node, key: str) -> Check:
     """A model that has to be fetched must be on the hub or in this machine's cache of it, and be what the pipeline reads."""
     name = node.settings["model_name_or_path"]
-    found = hub.ask("model", name, node.settings["revision"])
+    found = hub.asked_for("model", name, node.settings["revision"])
     if found.wrong is None and found.folder is not None:
         check = _model(found.folder, key, node)
-        return replace(check, name=f"model {name}", seen=f"{check.seen}; {found.seen}")
+        return replace(check, name=f"model {name}", seen=f"{check.seen}; {found.seen}", is_stale=not found.is_reached)
     wrong, seen = found.wrong, found.seen
     if wrong is None and found.files is not None:
         files = found.files.keys()
@@ -191,13 +196,6 @@ def _hub_model(node: Node, key: str) -> Check:
     return Check(f"model {name}", problem if wrong else None, seen)
 
 
-def _hub_set(key: str, name: str, revision: str | None, remedy: str) -> Check:
-    """A data set that has to be fetched must be on the hub or in this machine's cache of it."""
-    found = hub.ask("dataset", name, revision)
-    problem = f"{key} must be a data set that the hub gives, got {name!r}: {found.wrong}; {remedy}"
-    return Check(f"data set {name}", problem if found.wrong else None, found.seen)
-
-
 def _engine(node: Node, key: str) -> Check:
     name = node.settings["engine"]["name"]
     package = "transformers" if name == "reward_model" else load(ENGINES, name).LIBRARY
@@ -207,42 +205,8 @@ def _engine(node: Node, key: str) -> Check:
             f"{key}.engine must be installed, got {name} without the package {package}; set {key}.engine=transformers",
         )
     if name == "openai":
-        return _endpoint(node, key)
+        return endpoint_check(node, key)
     return Check(f"engine {name}", None, str(node.settings["engine"]["version"]))
-
-
-def _endpoint(node: Node, key: str) -> Check:
-    """An endpoint must answer now, not hours into the run, and its model must have a price where there is a cap."""
-    import openai
-
-    from evaluation.engines.openai import connect
-    from evaluation.spending import Meter
-
-    engine, limits = node.settings["engine"], node.unkeyed.get("spending") or {}
-    connection = node.unkeyed.get("connection") or {}
-    name = f"endpoint {engine['base_url'] or 'api.openai.com'}"
-    if node.unkeyed.get("key_in_block"):
-        return Check(name, None, "the key is in a Prefect block; the first call will tell")
-    try:
-        Meter.of_run(limits.get("prices"), limits.get("max_usd")).price(engine["model"])
-        api = engine.get("api", "openai")
-        client = connect(
-            engine["base_url"], api, connection.get("api_version"), connection.get("api_key_variable"), PROBE_TIMEOUT_S
-        )
-        # Azure lists models, not the deployments that are asked for.
-        served = None if api == "azure" else [model.id for model in client.models.list()]
-    except openai.OpenAIError as error:
-        return Check(
-            name, f"{key}.base_url must answer, got {type(error).__name__} ({error}); start the server, and set OPENAI_API_KEY"
-        )
-    except ValueError as error:
-        return Check(name, str(error))
-    if served is not None and engine["model"] not in served:
-        return Check(
-            name,
-            f"{key}.model must be served by {engine['base_url']}, got {engine['model']!r}; it serves {', '.join(served[:5])}",
-        )
-    return Check(name, None, f"serves {engine['model']}" if served is not None else "key, address and version are set")
 
 
 def _benchmark(node: Node, recipe: Recipe) -> Check:
@@ -256,7 +220,7 @@ def _benchmark(node: Node, recipe: Recipe) -> Check:
         return Check(name, f"{section}.benchmarks.{error}")
     if settings["source"] == "hub" and module.HUB is not None:
         remedy = "name a local file" + (", or `sample`" if sample_file(benchmark).exists() else "")
-        return _hub_set(key, module.HUB.id, None, remedy)
+        return hub.set_check(key, module.HUB.id, settings.get("revision"), remedy)
     try:
         # A benchmark that is on no hub says in its error that it needs a file.
         source = {"file": str(node.files.get("source")), "sample": "sample"}.get(settings["source"])
@@ -283,7 +247,7 @@ def _sources(node: Node) -> Iterator[Check]:
     for number, source in enumerate(sources):
         key = "data" if len(sources) == 1 else f"data.{number}"
         if is_hub_id(source.path):
-            yield _hub_set(f"{key}.path", source.path, source.revision, "name a file or folder, or correct the id")
+            yield hub.set_check(f"{key}.path", source.path, source.revision, "name a file or folder, or correct the id")
         elif source.streaming:
             problem = f"{key}.streaming must be left out for files, got true for {source.path}; remove it"
             yield Check(f"source {source.source}", problem)
@@ -299,12 +263,12 @@ def _prompts(node: Node) -> Iterator[Check]:
     if local is None and not source.MAKES_PROMPTS:
         path, revision = settings["path"], settings["place"].get("revision")
         if path is None:
-            sets = dict.fromkeys((one.path, one.revision) for one in source.HUB)
+            sets = dict.fromkeys((one.path, revision or one.revision) for one in source.HUB)
         else:
             # A URL has answered when its version was asked for.
             sets = {} if "://" in path else {(path, revision): None}
         for hub_id, of in sets:
-            yield _hub_set("sample.path", hub_id, of, "name a file or folder")
+            yield hub.set_check("sample.path", hub_id, of, "name a file or folder")
         return
     try:
         prompts = load_prompts(settings["source"], str(local) if local else None, number, **settings["place"])
@@ -338,7 +302,7 @@ def _memory(forecasts: Sequence[Forecast], config: TrainConfig) -> Check:
     folder = base.node.files.get("model") or (model_folder(base.artifact.path) if base.artifact is not None else None)
     weights = None
     if folder is None:
-        found = hub.ask("model", base.node.settings["model_name_or_path"], base.node.settings["revision"])
+        found = hub.asked_for("model", base.node.settings["model_name_or_path"], base.node.settings["revision"])
         folder, weights = found.folder, found.weights_bytes
     check = None if folder is None else memory_check(folder, config, _prepared(forecasts, config), available_memory())
     return check or _memory_of(weights, config)

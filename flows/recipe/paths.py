@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel
 
 from bnf.paths import person_path
 from bnf.urls import without_secrets
+from evaluation.bundle import without_keys
 from flows.errors import RecipeError
 from tasks.keys import ROOT
 
@@ -111,12 +111,6 @@ def without_folders(model: Model) -> Model:
 def without_signatures(model: Model) -> Model:
     """A recipe as others may see it: of a URL neither password nor query, which may be its signature."""
     return _with_paths(model, lambda key, path: without_secrets(path), "")
-
-
-def without_keys(url: str) -> str:
-    """A URL without what may be a key: user and password, query, fragment."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def refuse_passwords(model: BaseModel) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.words.arguments import Debug, debugging
+from flows.words.arguments import Debug, Json, Overrides, RecipeArgument, debugging
 
 
 def deploy(
@@ -31,6 +31,21 @@ def worker(
     from flows.service.worker import serve
 
     raise SystemExit(serve(pool=pool, limit=limit, healthcheck=healthcheck))
+
+
+def fetch(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    to: Annotated[
+        str, typer.Option("--to", metavar="FOLDER", help="The bundle: a new folder, or an earlier one, which is added to.")
+    ] = "",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch what a recipe or a sweep reads of hubs and URLs into a folder, for machines without a network (BNF_OFFLINE)."""
+    from flows.commands.fetching import fetch_words
+
+    fetch_words(recipe, overrides or (), to, as_json=as_json)
 
 
 def join(

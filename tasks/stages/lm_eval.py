@@ -41,6 +41,7 @@ def run(job: Job) -> None:
         include_path=Path(include_path) if include_path else None,
         system_prompt=s.get("system_prompt"),
         markers=markers,
+        commits={(one["path"], one["asked"]): one["revision"] for one in s.get("sets", ()) if one["revision"] is not None},
     )
 
 

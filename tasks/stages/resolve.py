@@ -8,6 +8,8 @@ from pathlib import Path
 from bnf.model.digests import model_digest
 from bnf.model.served import served_otherwise
 from bnf.model.templates import templated, write_templated
+from evaluation.bundle import NotInBundle, opened
+from evaluation.hub_loading import refused
 from evaluation.records import read_json, write_json
 from tasks.job import Identity, Job
 
@@ -17,6 +19,8 @@ READS = {"model": "model", "template": "file"}
 MODEL = "model"
 CONTENT = ("model.json",)
 EVALUATES = True
+# Safetensors and text files alone: pickled weights and model code are never fetched.
+FETCHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
 def run(job: Job) -> None:
@@ -57,15 +61,21 @@ def identity(output: Path) -> Identity:
 
 
 def _download(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
+    """The model's folder: of the bundle that `BNF_OFFLINE` names, or as fetched from the hub. No file is missing or cut."""
+    bundle = opened()
     try:
-        # Safetensors and text files alone: pickled weights and model code are never fetched.
-        patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        if bundle is not None:
+            return bundle.find("model", name, revision)
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, revision=revision, allow_patterns=FETCHED))
+    except NotInBundle as error:
+        raise ValueError(f"model_name_or_path must be in the bundle that BNF_OFFLINE names, got {name!r}: {error}") from error
+    except Exception as error:
+        if (said := refused(error, "model", name)) is None:
+            raise
+        # The next try goes on with the files that are whole.
         raise ValueError(
-            f"model_name_or_path must be a folder or a hub id that can be fetched, got {name!r} ({error}); "
-            "download the model on a machine with a network and name its folder"
+            f"model_name_or_path must be a folder or a hub id that can be fetched, got {name!r}: {said}; or download the model on a "
+            "machine with a network and name its folder"
         ) from error

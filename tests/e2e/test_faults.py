@@ -101,7 +101,9 @@ class Hub(BaseHTTPRequestHandler):
 def test_a_busy_hub_is_asked_again_and_an_absent_model_is_not(tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        bnf = Bnf(tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}", HF_HOME=str(tmp_path / "hub"))
+        bnf = Bnf(
+            tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}", HF_HOME=str(tmp_path / "hub"), HF_HUB_OFFLINE="0"
+        )
         bnf("evaluate", "somebody/model", "evaluation.benchmarks={number_comparison: {limit: 2}}", code=1)
         server.shutdown()
     assert bnf.err.count("resolve-base: tried again after: model_name_or_path must be a folder or a hub id") >= 1

@@ -3,6 +3,7 @@
 import copy
 import functools
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ from typing import Any
 import pytest
 
 from tasks.keys import ROOT
+
+# Recipes of the tests name models and sets of hubs: which commit they are at is nothing that a test may depend on.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.pop("BNF_OFFLINE", None)
 
 # Most of what the tests make is freed by its last reference: looking for circles after every 700 objects took a twelfth of their time.
 gc.set_threshold(50_000, 50, 50)

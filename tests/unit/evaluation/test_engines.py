@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from evaluation import engines
+from evaluation.engines import openai as openai_engine
 from evaluation.engines.vllm import VllmEngine
 from evaluation.types import Sampling
 
@@ -201,3 +202,46 @@ def test_a_prompt_has_a_seed_of_its_own_where_the_engine_can_give_it(serve):
     assert [vllm._request_seed(index, Sampling(16, n=2)) for index in (0, 1)] == [5, 7]
     can = {name: "seeds" in engines.load(engines.ENGINES, name).SUPPORTS for name in ("openai", "transformers")}
     assert can == {"openai": True, "transformers": False}
+
+
+# As vLLM 0.32 and OpenAI write them.
+TOO_LONG = {
+    "vllm": "This model's maximum context length is 128 tokens. However, your prompt contains at least 129 input tokens, which exceeds",
+    "characters": "This model's maximum context length is 128 tokens. However, your prompt contains 9000 characters (more than 2048",
+    "openai": "This model's maximum context length is 128 tokens. However, your messages resulted in 150 tokens. Please reduce the",
+    "limit": "This model's maximum context length is 128 tokens. However, you requested 150 tokens (50 in the messages, 100 in the",
+}
+
+
+def test_openai_tells_a_prompt_that_is_too_long_from_a_limit_that_is(serve):
+    def respond(text, _):
+        return 400, {}, json.dumps({"error": {"message": TOO_LONG[text], "code": "context_length_exceeded"}}).encode()
+
+    _, engine = serve(respond)
+    results = _ask(engine, list(TOO_LONG), Sampling(16, temperature=0.5, n=2))
+    found = [[(one.finish_reason, one.num_prompt_tokens, one.completion) for one in results[index]] for index in range(3)]
+    assert found == [2 * [("prompt_too_long", length, "")] for length in (129, 0, 150)]
+    assert results[3][0].finish_reason.startswith("error: BadRequestError")
+
+
+def test_openai_ends_where_no_server_takes_connections_and_keeps_what_came(serve, monkeypatch):
+    monkeypatch.setattr(openai_engine, "FIRST_WAIT_S", 0.01)
+    gone = threading.Event()
+
+    def respond(text, _):
+        if text == "q2":
+            gone.set()
+            # Nobody takes connections from here on.
+            server.http.socket.close()
+        return reply(text)
+
+    server, engine = serve(respond, max_concurrency=1, max_retries=3)
+    prompts = [[{"role": "user", "content": f"q{number}"}] for number in range(50)]
+    kept = {}
+    with pytest.raises(
+        ConnectionError, match=r"/v1/ must take connections, got none in [34] tries \(ConnectError: .*; start the"
+    ):
+        for index, found in engine.generate(prompts, Sampling(16)):
+            kept[index] = found[0].completion
+    assert gone.is_set() and kept == {0: "<q0>", 1: "<q1>", 2: "<q2>"}, "one of the 47 others was tried, and none after it"
+    assert engine.meter.spent_usd == 0

@@ -270,7 +270,7 @@ def test_the_preflight_asks_for_nltks_data_before_the_hub(tmp_path, monkeypatch)
 
     node = SimpleNamespace(settings={"benchmark": "ifeval", "source": "hub", "limit": None})
     recipe = SimpleNamespace(evaluation=SimpleNamespace(benchmarks={"ifeval": {}}))
-    monkeypatch.setattr(preflight, "_hub_set", lambda key, *args: preflight.Check(key, None, "asked"))
+    monkeypatch.setattr(preflight.hub, "set_check", lambda key, *args: preflight.Check(key, None, "asked"))
     assert preflight._benchmark(node, recipe).seen == "asked"
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     refused = preflight._benchmark(node, recipe).problem

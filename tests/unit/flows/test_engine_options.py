@@ -169,6 +169,12 @@ def problems(made, tmp_path, cached=()):
     return [check.problem for check in preflight(made, forecasts, tmp_path) if check.problem]
 
 
+@pytest.fixture(autouse=True)
+def no_sets(monkeypatch):
+    """No hub is there that would have the sets of lm-eval's task."""
+    monkeypatch.setattr("evaluation.harness.sets.task_sets", lambda *_: [])
+
+
 @pytest.fixture
 def gpus(monkeypatch):
     monkeypatch.setattr("evaluation.engines.vllm._is_cpu_build", lambda: False)

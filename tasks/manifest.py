@@ -11,6 +11,8 @@ from typing import NotRequired, TypedDict, TypeGuard
 from tasks.job import Settings
 
 MANIFEST = "manifest.json"
+# More than any digest has, and less than a file's name may have.
+_MOST_DIGITS = 128
 _REQUIRED = {"files", "fingerprint", "ingredients"}
 _FOLDERS = ("model_path", "model_folder")
 
@@ -49,6 +51,11 @@ class Manifest(TypedDict):
     fingerprint: str
     ingredients: MadeOf
     files: dict[str, FileEntry]
+
+
+def is_digest(value: object) -> TypeGuard[str]:
+    """Whether what a pointer names can be a fingerprint. It becomes part of a path: nothing but a digest will do."""
+    return isinstance(value, str) and value.isalnum() and len(value) <= _MOST_DIGITS
 
 
 def is_manifest(value: object) -> TypeGuard[Manifest]:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from bnf.urls import without_secrets
 from evaluation.records import write_json
-from tasks.manifest import MANIFEST, Manifest, file_sha256, is_manifest, read_manifest
+from tasks.manifest import MANIFEST, Manifest, file_sha256, is_digest, is_manifest, read_manifest
 
 
 class RemoteError(OSError):
@@ -55,8 +55,7 @@ class Remote:
         if name not in self._pointers:
             pointer = self._read(name)
             fingerprint = pointer.get("fingerprint") if isinstance(pointer, dict) else None
-            # It becomes part of a path: nothing but a digest will do.
-            self._pointers[name] = fingerprint if isinstance(fingerprint, str) and fingerprint.isalnum() else None
+            self._pointers[name] = fingerprint if is_digest(fingerprint) else None
         return self._pointers[name]
 
     def manifest(self, folder: str) -> Manifest | None:

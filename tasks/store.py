@@ -26,7 +26,7 @@ from bnf.model.digests import file_state, model_digest
 from data.reading.files import files_inside
 from evaluation.records import read_json
 from tasks.keys import KEY_CHARACTERS, Ingredients, canonical, digest
-from tasks.manifest import MANIFEST, Manifest, file_sha256, read_manifest
+from tasks.manifest import MANIFEST, Manifest, file_sha256, is_digest, read_manifest
 from tasks.remote import Remote
 
 LOCK_INTERVAL_S = 0.2
@@ -284,7 +284,10 @@ class Store:
 
     def _pointed(self, stage: str, key: str) -> Artifact | None:
         try:
-            return self._artifact(stage, key, read_json(self._file(stage, key, "json"))["fingerprint"])
+            fingerprint = read_json(self._file(stage, key, "json"))["fingerprint"]
+            if not is_digest(fingerprint):
+                raise ValueError("a pointer must name a fingerprint, which becomes part of a path")
+            return self._artifact(stage, key, fingerprint)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             # A kill or a power cut came between an artifact and its pointer: a whole artifact counts without one.
             return self._unpointed(stage, key)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bnf.plugins import load, names, own_names
 from evaluation.benchmarks import BENCHMARKS
+from evaluation.formats import visible
 from evaluation.item_files import completion_lines, is_answer_alone, item_lines
 from evaluation.records import Record
 from evaluation.types import Item
@@ -45,8 +46,9 @@ def read_items(path: Path, benchmark: str) -> list[Item]:
                 f"{item['id']!r:.{_SHOWN}}, an id of {other}, on line {number}; name the benchmark {other}, or give another file"
             )
         if (wrong := of.item_fault(item)) is not None:
+            fields = visible(", ".join(item))
             raise ValueError(
-                f"{path} must {wrong} with the fields {', '.join(item)!s:.{_SHOWN}} on line {number}, as an item of {benchmark}; {_OTHER}"
+                f"{path} must {wrong} with the fields {fields:.{_SHOWN}} on line {number}, as an item of {benchmark}; {_OTHER}"
             )
         if made is not None and item != made.get(item["id"]):
             raise ValueError(

@@ -85,7 +85,9 @@ def _go(run: Run, plan: Plan, recipe: Recipe, display: Display) -> None:
             context.run(PLAN.set, plan)
             context.run(RUN.set, run)
             try:
-                context.run(carry_out, lambda: align(without_signatures(recipe), **dataclasses.asdict(plan.options)), display.message)
+                context.run(
+                    carry_out, lambda: align(without_signatures(recipe), **dataclasses.asdict(plan.options)), display.message
+                )
             except CancelledRun as error:
                 raise Cancelled("the run was cancelled; the same command goes on from where it was") from error
             finally:

@@ -38,7 +38,7 @@ def apply_overrides(raw: Mapping[str, object], overrides: Sequence[str]) -> dict
         for parent in parents:
             inner = place.get(parent)
             if isinstance(inner, list):
-                if any(isinstance(entry, dict) for entry in inner):
+                if not all(isinstance(entry, str) for entry in inner):
                     raise RecipeError(
                         f"{key} must name one of several, got a list of {len(inner)} in {parent}; edit the recipe"
                     )

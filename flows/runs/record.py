@@ -251,6 +251,8 @@ def _read_record(path: Path, home: Path) -> RunRecord:
     """Raises ValueError where the file isn't a run's record."""
     try:
         record = RunRecord.from_json(read_json(path), home)
+        if wrong := [name for name in ("run", "recipe", "state", "started") if not isinstance(getattr(record, name), str)]:
+            raise ValueError(f"{path} must be a run's record, got one whose {wrong[0]} is no text")
         datetime.fromisoformat(record.started)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} must be a run's record, got one without what it needs ({error})") from error

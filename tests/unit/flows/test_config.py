@@ -194,6 +194,15 @@ def test_a_mixture_is_a_list_and_takes_no_override_of_one_of_its_sources():
     assert [one.source for one in make_recipe(TRAINED).sources()] == ["pairs"] and make_recipe(MINIMAL).sources() == []
     with pytest.raises(RecipeError, match=r"data\.path must name one of several, got a list of 2 in data; edit the recipe"):
         make_recipe(mixture, ["data.path=z"])
+    with pytest.raises(RecipeError, match=r"prepare\.max_length must name one of several, got a list of 1 in prepare"):
+        make_recipe({**TRAINED, "prepare": [[]]}, ["prepare.max_length=4"])
+
+
+@pytest.mark.parametrize("override", ["train.\udcff=1", "name=\udcff", 'name="\\ud800"', 'chat_template_kwargs={"\\ud800": 1}'])
+def test_text_that_no_file_can_hold_is_refused_and_shown(override):
+    with pytest.raises(RecipeError, match="UTF-8") as caught:
+        make_recipe(TRAINED, [override])
+    assert str(caught.value).isascii()
 
 
 def test_lm_eval_tasks_are_names_or_names_with_settings():

@@ -274,7 +274,13 @@ def test_a_kill_while_an_artifact_is_completed_loses_nothing(store, monkeypatch,
         assert store.find("score", MADE_OF.key()) == artifact and damage(artifact, hashes=True) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"other": 1}', "\x00" * 64])
+ODD = (
+    *("", "{", "[]", '{"other": 1}', "\x00" * 64),
+    *(json.dumps({"fingerprint": odd}) for odd in ("a/../../b", "a" * 300, "", 5)),
+)
+
+
+@pytest.mark.parametrize("text", ODD)
 def test_a_pointer_that_a_power_cut_left_unreadable_is_as_good_as_none(store, text):
     artifact = make(store)
     (artifact.path.parent / f"{MADE_OF.key()}.json").write_text(text)

@@ -96,6 +96,10 @@ def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
         "PREFECT_LOGGING_CONFIG_PATH": str(prefect / "logging.yml"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # What a server says whose Postgres is being restarted: it is asked again, for a minute, as one that is gone.
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+        # One that hangs is asked six times too. Prefect would wait for a minute each time.
+        "PREFECT_API_REQUEST_TIMEOUT": "30",
         # Without it the UI of any other port asks the API of port 4200.
         "PREFECT_SERVER_UI_API_URL": "/api",
         "DO_NOT_TRACK": "1",

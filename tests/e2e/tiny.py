@@ -28,6 +28,15 @@ def judged(trained: Path, server: StubServer) -> tuple[str, ...]:
     )
 
 
+def judged_model(folder: Path, server: StubServer) -> tuple[str, ...]:
+    """One judged benchmark of the model itself: nothing is trained."""
+    judge = f"{{engine: openai, model: stub-judge, base_url: {server.url}, max_new_tokens: 8"
+    return (
+        *("evaluate", f"{folder}/tiny", "evaluation.engine=transformers", "evaluation.benchmarks={}"),
+        f"judge={judge}, benchmarks: {{mt_bench: {{source: sample, limit: 1}}}}}}",
+    )
+
+
 class Judge:
     """Says the same of every answer, once `answers` is set."""
 

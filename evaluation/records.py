@@ -28,7 +28,9 @@ _RUN_AGAIN = "run the stage that writes it again"
 # Of a file that is appended to the other lines may have been paid for.
 _REMOVE_LINE = "remove it, that line alone, and run the same command again: what the line held is made anew"
 _PER_LINE = "hold a JSON object per line"
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
+# What `foreign_byte` calls a file that must be unpacked.
+GZIPPED = "a gzipped file"
 _BLANKS = re.compile(r"\s*")
 # Python reads no longer integer: the time that it takes grows with the square of the length.
 _MAX_DIGITS = 4300
@@ -173,7 +175,9 @@ def _decoded(data: bytes, decode: Decoder, rule: str) -> tuple[object, str]:
 
 
 def foreign_byte(error: UnicodeDecodeError) -> str:
-    """The byte that is not UTF-8 and its place, for error messages."""
+    """The byte that is not UTF-8 and its place, for error messages; of a gzipped file that it is one."""
+    if error.object.startswith(GZIP_MAGIC):
+        return GZIPPED
     before = error.object[: error.start]
     place = error.start - before.rfind(b"\n")
     line = before.count(b"\n") + 1
@@ -243,7 +247,7 @@ def unpacked(data: bytes) -> str:
     Raises:
         OSError, EOFError, zlib.error, UnicodeDecodeError: where it is neither plain nor gzipped text in UTF-8.
     """
-    return (gzip.decompress(data) if data.startswith(_GZIP_MAGIC) else data).decode().removeprefix("\ufeff")
+    return (gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data).decode().removeprefix("\ufeff")
 
 
 class Rows(list[object]):

@@ -10,6 +10,10 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2.nodes import Template
 
 TEMPLATE_FILE = "chat_template.jinja"
 MORE_TEMPLATES = "additional_chat_templates"
@@ -26,6 +30,9 @@ _GIVEN = {
     ),
     **dict.fromkeys(("strftime_now", "date_string"), "`date` says it"),
 }
+
+# How YAML 1.1 wrote switches. Recipes read these words as text.
+_SWITCHES = {**dict.fromkeys(("yes", "on", "y", "true"), "true"), **dict.fromkeys(("no", "off", "n", "false"), "false")}
 
 
 def own_template(folder: Path) -> str | None:
@@ -141,7 +148,8 @@ def _check_read(template: str, values: Mapping[str, object]) -> None:
     from jinja2 import meta
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
-    read = meta.find_undeclared_variables(_compile_jinja_template(template).environment.parse(template)) - _GIVEN.keys()
+    tree = _compile_jinja_template(template).environment.parse(template)
+    read = meta.find_undeclared_variables(tree) - _GIVEN.keys()
     for name in values:
         if name in _GIVEN:
             raise ValueError(
@@ -153,6 +161,27 @@ def _check_read(template: str, values: Mapping[str, object]) -> None:
                 f"chat_template_kwargs must hold variables that the chat template reads, got {name}; {known}; correct the name, or leave "
                 "it out"
             )
+        value = values[name]
+        if isinstance(value, str) and value.lower() in _SWITCHES and not _takes_text(tree, name):
+            raise ValueError(
+                f"chat_template_kwargs.{name} must be true or false, as the chat template asks no more of it than that, got the text "
+                f"{value!r}, which is true to it; write {_SWITCHES[value.lower()]}"
+            )
+
+
+def _takes_text(tree: Template, name: str) -> bool:
+    """Whether a template may do more with a variable than to ask whether it is true: write it, compare it, hand it on."""
+    from jinja2 import nodes
+
+    uses = tree.find_all((nodes.Output, nodes.Compare, nodes.Concat, nodes.Call, nodes.Assign, nodes.For))
+    # A loop is within none of these by what it repeats alone.
+    parts = (use.iter if isinstance(use, nodes.For) else use for use in uses)
+    return any(
+        found.name == name and found.ctx == "load"
+        for part in parts
+        for found in (part, *part.find_all(nodes.Name))
+        if isinstance(found, nodes.Name)
+    )
 
 
 def _literal(value: object) -> str:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.hub_loading import load_set
-from evaluation.records import Decoder, Record, foreign_byte
+from evaluation.records import GZIPPED, Decoder, Record, foreign_byte
 from evaluation.types import Hub, Item, Items, hub_commit
 
 T = TypeVar("T")
@@ -268,8 +268,13 @@ def _hub_rows(benchmark: str, hub: Hub, commit: str | None) -> Iterator[Row]:
 
 
 def _not_utf8(benchmark: str, error: UnicodeDecodeError, where: str) -> ValueError:
+    got = foreign_byte(error)
+    if got == GZIPPED:
+        return ValueError(
+            f"{benchmark}.source must be text in UTF-8, got {got}, {where.split(', ')[0]}; unpack it, as with gunzip"
+        )
     return ValueError(
-        f"{benchmark}.source must be text in UTF-8, got {foreign_byte(error)} (UnicodeDecodeError), at {where}; convert the file, as with "
+        f"{benchmark}.source must be text in UTF-8, got {got} (UnicodeDecodeError), at {where}; convert the file, as with "
         "iconv, or give the benchmark's upstream file"
     )
 

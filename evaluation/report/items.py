@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from evaluation.paired import has_samples
 from evaluation.records import Record
 from evaluation.report.examples import kinds_of, records_of, verdict_of, verdicts_of
 from evaluation.report.excerpts import field_text
@@ -102,6 +103,11 @@ class Items:
         """That of the last model, which says by which filters an item is found."""
         last = list(self._verdicts.values())[-1]
         return str(last[id]["outcome"])
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether items have several samples, in which case they are right where more than half of these are."""
+        return any(map(has_samples, self._verdicts.values()))
 
     @property
     def models(self) -> tuple[str, ...]:

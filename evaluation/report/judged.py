@@ -63,8 +63,7 @@ def judge_notes(label: str, entry: Record) -> list[str]:
         bias = f"position bias {signed(result['position_bias'], 2)}, " if entry["orders"] else ""
         partial = " (partial)" if result["partial"] else ""
         found.append(
-            f"{label}, {model}{against}, judged by {entry['judge']}{flag}: {_main(result)}{_UNITS.get(entry['form'], '')} "
-            f"{interval(result['ci_clustered']) or '(no interval: one question)'}, {bias}{_without_verdict(result)}"
+            f"{label}, {model}{against}, judged by {entry['judge']}{flag}: {_scored(result, entry)}, {bias}{_without_verdict(result)}"
             f"{_answers(result, entry)}{partial}{trust}."
         )
     if entry.get("delta") is not None:
@@ -77,6 +76,13 @@ def judge_notes(label: str, entry: Record) -> list[str]:
                 f"{agreement['n_games']} games."
             )
     return found
+
+
+def _scored(result: Record, entry: Record) -> str:
+    """The score with its interval by question."""
+    if _score(result) is None:
+        return "no score"
+    return f"{_main(result)}{_UNITS.get(entry['form'], '')} {interval(result['ci_clustered']) or '(no interval: one question)'}"
 
 
 def _without_verdict(result: Record) -> str:
@@ -152,8 +158,9 @@ def _row(model: str, result: Record, entry: Record) -> dict[str, str]:
     }
 
 
-def _as_published(published: Record) -> str:
-    return f"{number(published['score'])} {interval(published['ci'])}".strip()
+def _as_published(published: Record | None) -> str:
+    """A dash where no game has a verdict."""
+    return NONE if published is None else f"{number(published['score'])} {interval(published['ci'])}".strip()
 
 
 def _name(result: Record) -> str:
@@ -161,7 +168,11 @@ def _name(result: Record) -> str:
 
 
 def _main(result: Record) -> str:
-    return number(next(result[key] for key in _SCORES if key in result))
+    return number(_score(result))
+
+
+def _score(result: Record) -> float | None:
+    return next(result[key] for key in _SCORES if key in result)
 
 
 def _label(judgment: Judgment) -> str:

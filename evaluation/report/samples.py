@@ -17,6 +17,9 @@ from evaluation.samples import interval_around, values_at
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_OF_ONE = (
+    "values are the items' shares of right samples, and intervals are over items, since an item's samples are not independent"
+)
 OF_SHARES = (
     "values are the items' shares of right samples, intervals are over items, since an item's samples are not independent, and p is "
     "Student's of the paired differences; an item is gained where more than half of its samples came to be right"
@@ -50,7 +53,8 @@ def sampling_note(name: str, entry: Record) -> str | None:
         return None
     if sampling["num_samples"] == 1:
         return f"{name}: {in_words(sampling)}, with a fixed seed; another seed gives other completions."
-    return f"{name}: {in_words(sampling)}, and the accuracy is avg@{sampling['num_samples']}: {OF_SHARES}."
+    shares = OF_SHARES if "delta" in entry else _OF_ONE
+    return f"{name}: {in_words(sampling)}, and the accuracy is avg@{sampling['num_samples']}: {shares}."
 
 
 def compare_at_k(base: Mapping[str, Record], aligned: Mapping[str, Record], num_samples: int) -> Record:

@@ -115,6 +115,7 @@ def notes(summary: Record) -> list[str]:
             "published figures."
         )
     found += [text for name, entry in entries.items() for text in _incomplete(name, entry)]
+    found += [text for text in (_cut_off(summary),) if text is not None]
     found += [text for name, entry in entries.items() if (text := _beside(name, entry))]
     found += [text for name, entry in entries.items() for text in _cross_checked(name, entry)]
     found += [text for name, entry in entries.items() if (text := _thoughts(label(name, entry), entry)) is not None]
@@ -292,6 +293,24 @@ def _incomplete(name: str, entry: Record) -> list[str]:
     if "delta" in entry and any(entry[model]["n"] != entry["n_paired"] or entry[model]["partial"] for model in MODELS):
         found.append(f"{label(name, entry)}: Δ is over the {entry['n_paired']} items that both models have")
     return found
+
+
+def _cut_off(summary: Record) -> str | None:
+    """How many completions of each benchmark were cut off; None where none were. They may lack an answer that was to come."""
+    said = []
+    for name, entry in summary["benchmarks"].items():
+        rates = [entry[model].get("truncated") for model in MODELS if model in entry]
+        if any(rates):
+            said.append(f"{label(name, entry)} {' → '.join(map(number, rates))}")
+    if not said:
+        return None
+    limit = (summary["recipe"].get("evaluation") or {}).get("max_new_tokens")
+    at = (
+        "the benchmark's limit"
+        if limit is None
+        else f"the lower of evaluation.max_new_tokens ({limit}) and the benchmark's limit"
+    )
+    return f"Completions that were cut off, at {at} or where the context ends, in percent: {', '.join(said)}."
 
 
 def _beside(name: str, entry: Record) -> str | None:

@@ -8,7 +8,7 @@ from bnf.plugins import load, names, own_names
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.formats import visible
 from evaluation.item_files import completion_lines, is_answer_alone, item_lines
-from evaluation.records import Record
+from evaluation.records import GZIP_MAGIC, GZIPPED, Record
 from evaluation.types import Item
 
 _CORRECT = "correct or remove it"
@@ -59,6 +59,18 @@ def read_items(path: Path, benchmark: str) -> list[Item]:
     return items
 
 
+def _refuse_other_files(path: Path) -> None:
+    """Names what a file is that holds no lines, as ZeroEval's result files are lists and may be gzipped."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    got = GZIPPED if start.startswith(GZIP_MAGIC) else "a list" if start.lstrip().startswith(b"[") else None
+    if got is not None:
+        raise ValueError(
+            f"{path} must be a completions.jsonl with a JSON object per line, got {got}; give `--format zeroeval` where it is a result "
+            "file of ZeroEval, or write its records as lines"
+        )
+
+
 def read_answered(path: Path, benchmark: str) -> tuple[list[Record], list[Item]]:
     """The records of a completions.jsonl, and the items in the items.jsonl beside it that they answer. One without its prompt passes.
 
@@ -66,6 +78,7 @@ def read_answered(path: Path, benchmark: str) -> tuple[list[Record], list[Item]]
         FileNotFoundError, ValueError: as `read_completions` and `read_items`, and where a completion is of none of the items, or was made
             from another prompt than the benchmark's.
     """
+    _refuse_other_files(path)
     # The named file first: its faults are reported before those of the file beside it.
     lines, items = list(completion_lines(path, _CORRECT)), read_items(path.with_name("items.jsonl"), benchmark)
     of, known = load(BENCHMARKS, benchmark), {item["id"] for item in items}

@@ -66,7 +66,8 @@ def show_items(name: str, benchmark: str, *, filter: str | None, search: str | N
     for item in shown:
         _print(item)
     print(f"{run.id}, {benchmark}: {_count(len(ids), len(items.kinds), filter, search)}{_more(len(shown), len(ids))}")
-    if any(reply.sample is not None for item in shown for reply in item.replies):
+    # Of no item too: that none is right says little where a few samples of each are.
+    if items.has_samples:
         print("with several samples an item is right where more than half of them are")
     if items.num_left_out:
         print(f"{items.num_left_out} more items are not listed: not every model has them")

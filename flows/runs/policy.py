@@ -14,6 +14,7 @@ from typing import TypedDict
 
 from bnf.paths import person_path
 from data.reading.records import is_hub_id
+from evaluation.formats import visible
 from evaluation.records import Record, read_json
 from evaluation.report.policy import serve_line
 from flows.recipe.config import Recipe
@@ -151,6 +152,8 @@ def policy_lines(run: Run) -> list[str]:
         lines = ["policy  its files are not on this machine; with BNF_STORE set, `bnf export` brings them"]
     else:
         lines = [f"policy  {shown['folder']}", f"serve   {shown['serve']}"]
+        # No chat template writes it: who asks the server sends it.
+        lines += [f"system  {visible(prompt)}"] if (prompt := run.recipe.system_prompt) is not None else []
         lines += [f"adapter {shown['adapter']}"] if shown["adapter"] is not None else []
         lines += [f"        {shown['serve_adapter']}"] if shown["serve_adapter"] is not None else []
     return [*lines, f"chat    bnf chat {run.id}", f"export  bnf export {run.id} --to FOLDER"]

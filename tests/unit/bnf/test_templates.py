@@ -85,6 +85,38 @@ def test_a_variable_that_nothing_reads_or_something_else_says_is_refused(values:
         with_values(REASONING, values)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if terse %}Short.{% endif %}",
+        "{% if terse is defined and terse is false %}Long.{% endif %}",
+        "{% if not terse | default(false) %}Long.{% endif %}",
+    ],
+)
+def test_a_word_for_a_switch_is_refused_where_it_would_be_true(template: str):
+    # `no` and `off` are text in a recipe, and any text is true to a template.
+    with pytest.raises(
+        ValueError, match=r"^chat_template_kwargs\.terse must be true or false, .* got the text 'no', .*; write false$"
+    ):
+        with_values(template, {"terse": "no"})
+    with pytest.raises(ValueError, match=r"got the text 'On', .*; write true$"):
+        with_values(template, {"terse": "On"})
+    assert with_values(template, {"terse": False}).endswith(template)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "thinking {{ terse }}",
+        "{% if terse == 'no' %}Long.{% endif %}",
+        "{% set mode = terse %}{{ mode }}",
+        "{% for one in terse %}{{ one }}{% endfor %}",
+    ],
+)
+def test_a_text_that_the_template_reads_as_one_is_kept(template: str):
+    assert with_values(template, {"terse": "no"}).endswith(template)
+
+
 def test_the_folder_links_to_the_model_and_renders_with_the_values(model: Path, tmp_path: Path):
     made = tmp_path / "made"
     write_templated(model, made, templated(model, None, {"enable_thinking": False}))

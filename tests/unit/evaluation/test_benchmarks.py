@@ -9,6 +9,7 @@ import pytest
 
 from evaluation.benchmarks import crux, gsm8k, math, math_l5, mmlu_redux, mmlu_redux_2, number_comparison
 from evaluation.benchmarks.samples import make as samples
+from evaluation.scoring.reading import read_answered
 
 ZEROEVAL_STYLE = [gsm8k, crux, math, math_l5, mmlu_redux, mmlu_redux_2]
 CHOICES = [mmlu_redux, mmlu_redux_2]
@@ -229,6 +230,20 @@ def test_an_id_twice_is_refused(tmp_path):
     row = {"code": "c", "input": "i", "output": "o", "id": "a"}
     with pytest.raises(ValueError, match="unique ids, got 'a' twice"):
         crux.load(_file(tmp_path, row, row), None)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.csv"])
+def test_a_gzipped_file_is_called_so(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(b'{"question": "q", "answer": "#### 1"}\n'))
+    with pytest.raises(ValueError, match=rf"gsm8k.source must be text in UTF-8, got a gzipped file, \S+{name}; unpack it"):
+        gsm8k.load(str(tmp_path / name), None)
+
+
+@pytest.mark.parametrize("content, got", [(gzip.compress(b"[]"), "a gzipped file"), (b'\n[{"output": ["1"]}]', "a list")])
+def test_a_result_file_of_zeroeval_without_its_format_is_called_so(tmp_path, content, got):
+    (tmp_path / "completions.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"must be a completions.jsonl .*, got {got}; give `--format zeroeval`"):
+        read_answered(tmp_path / "completions.jsonl", "gsm8k")
 
 
 @pytest.mark.parametrize("module", ZEROEVAL_STYLE, ids=_name)

@@ -74,6 +74,16 @@ def test_every_form_has_its_rows_and_sentences(tmp_path):
     assert judge_counts(entries["mt"]) == [("turn 1", "6 × 4"), ("turn 2", "6 × 4")]
 
 
+def test_a_judge_without_any_verdict_has_no_score(tmp_path):
+    play(FakeEngine(lambda _: "<think>it never ends [[A>B]]"), tmp_path, "pairwise_hard_prompt", models={"base": GOOD})
+    entry = judge_entry(tmp_path)
+    (row,) = judge_rows("arena", entry)
+    assert row["score"] == row["as published, 90 %"] == row["style controlled"] == "–" and row["trusted"] == "untrusted"
+    (note,) = judge_notes("arena", entry)
+    assert ": no score, position bias –, 24 of 24 games without a verdict (24 × unfinished thought)" in note
+    assert "one question" not in note and note.endswith("not to be trusted: no verdict.")
+
+
 def test_two_judges_agreement_stands_with_the_second(tmp_path):
     play(FakeEngine(fair), tmp_path / "first", models={"aligned": GOOD})
     play(FakeEngine(lambda m: "[[A>B]]"), tmp_path / "second", models={"aligned": GOOD})

@@ -101,6 +101,9 @@ def test_one_model_alone_has_the_figures_without_a_difference(tmp_path: Path) ->
     made = inputs(tmp_path, {"gsm8k": {"base": sampled(tmp_path / "base", BASE)}})
     summary = build_report(made, tmp_path / "out")
     assert [list(row) for row in sample_rows(summary)] == [["benchmark", "figure", "base"]] * 4
+    (said,) = [note for note in notes(summary) if note.startswith("gsm8k: 4 samples")]
+    # Nothing is compared: no p, and no item is gained.
+    assert "intervals are over items" in said and "paired" not in said and "gained" not in said
 
 
 def test_items_show_every_sample_and_search_finds_any(tmp_path: Path) -> None:

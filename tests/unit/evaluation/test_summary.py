@@ -296,6 +296,21 @@ def test_further_metrics_are_named_beside_the_accuracy(tmp_path: Path) -> None:
     assert not any("beside the accuracy" in note for note in notes(summarize(alone)))
 
 
+def test_completions_that_were_cut_off_are_said_of_one_model_too(tmp_path: Path) -> None:
+    whole, cut = scored(tmp_path / "whole", "+-+-"), scored(tmp_path / "cut", "0-+-")
+    limited = {"name": "a-run", "model_name_or_path": "m", "evaluation": {"engine": "vllm", "max_new_tokens": 40}}
+    said = notes(summarize(inputs(tmp_path, {"gsm8k": {"base": cut}, "crux": {"base": whole}}, recipe=limited)))
+    assert [text for text in said if text.startswith("Completions that were cut off")] == [
+        "Completions that were cut off, at the lower of evaluation.max_new_tokens (40) and the benchmark's limit or where the context "
+        "ends, in percent: gsm8k 25.0."
+    ]
+    said = notes(summarize(inputs(tmp_path, {"gsm8k": {"base": cut, "aligned": whole}})))
+    assert any(
+        text.endswith("at the benchmark's limit or where the context ends, in percent: gsm8k 25.0 → 0.0.") for text in said
+    )
+    assert not any("cut off" in text for text in notes(summarize(inputs(tmp_path, {"gsm8k": {"base": whole}}))))
+
+
 def test_rows_that_are_no_items_are_named(tmp_path: Path) -> None:
     folders = {"base": scored(tmp_path / "1", "+-", source="file")}
     path = Path(folders["base"][0]) / "summary.json"

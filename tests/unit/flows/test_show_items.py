@@ -16,6 +16,7 @@ from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Store
 from tests.unit.evaluation.report_folders import scored
+from tests.unit.evaluation.test_sample_report import sampled
 from tests.unit.flows.run_folders import BASE, run_of
 
 
@@ -69,6 +70,25 @@ def test_ten_are_printed_and_the_others_counted(run, capsys):
     show(run, filter="wrong→right", search="Completion", limit=1)
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.endswith('11 of 14 items are wrong→right and hold "Completion"; above the first 1, --limit 11 shows all')
+
+
+def test_what_right_means_of_samples_is_said_where_no_item_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BNF_HOME", str(tmp_path))
+    store, run = Store(tmp_path / "artifacts"), start_run(tmp_path, make_recipe({**BASE, "name": "mine"}), "x")
+    # A quarter of the samples is right, and no item.
+    for stage, folder in zip(("score", "generate"), sampled(tmp_path / "made", ["+---", "-+--"]), strict=True):
+        made_of = Ingredients(stage, {}, {}, {})
+        work = store.work_folder(stage, made_of.key())
+        for file in folder.iterdir():
+            (work / file.name).write_bytes(file.read_bytes())
+        artifact = store.commit(made_of, work, content=("*",), fingerprint=None, about={})
+        run.add(Node(stage, {}, role="base", benchmark="gsm8k"), artifact, cached=False, seconds=1.0)
+    run.end("completed")
+    show(run, filter="right")
+    assert capsys.readouterr().out.splitlines() == [
+        f"{run.id}, gsm8k: 0 of 2 items are right",
+        "with several samples an item is right where more than half of them are",
+    ]
 
 
 def test_the_command_gives_all_as_json(run):

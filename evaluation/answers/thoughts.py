@@ -18,9 +18,12 @@ OTHER_MARKERS = (
     ("<seed:think>", "</seed:think>"),
     ("<mm:think>", "</mm:think>"),
 )
-# Code that a reply shows: between fences, or between backticks within a line.
-_CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
-_OBJECT = re.compile(r"\s*\{")
+# Code that a reply shows: between fences, as in Markdown, or between backticks within a line; then a fence that nothing closes.
+_CODE = r"(?<!`)(?P<ticks>`{3,}+).*?(?P=ticks)`*|^(?P<tildes>~{3,}+).*?^(?P=tildes)|`[^`\n]+`"
+_OPEN_FENCE = r"(?<!`)`{3,}+|^~{3,}"
+# What may be one JSON value that has texts; a byte order mark is no part of it.
+_JSON = re.compile(r"\s*\ufeff?\s*(?=[{\[])")
+_BLANK = re.compile(r"\s*")
 
 
 def spoken(reply: str, *, begun: bool = False, markers: Sequence[str] = MARKERS) -> str | None:
@@ -41,45 +44,49 @@ def spoken(reply: str, *, begun: bool = False, markers: Sequence[str] = MARKERS)
 
 def answer_start(reply: str, *, begun: bool = False, markers: Sequence[str] = MARKERS) -> int | None:
     """The number of the character with which begins what a reply says, as `spoken` gives it; 0 where there is no thought."""
-    if not begun and _is_object(reply):
+    if not begun and _is_json(reply):
         return 0
-    end, is_open = None, begun
-    for tag in _tags(_without_quoted(reply, markers), markers):
-        if tag.group() == markers[1]:
-            end = tag.end()
+    is_open, start = begun, None
+    for is_end, place in _thought_tags(reply, 0, markers):
+        if is_end:
+            start = place
             break
         is_open = True
-    if end is None:
+    if start is None:
         return None if is_open else 0
-    said = reply[end:]
-    start = _later_start(said, markers)
-    return None if start is None else len(reply) - len(said[start:].lstrip())
+    # Each step takes a later thought off: one that follows at once, or one that an end without a beginning tells of.
+    while start is not None and not _is_json(reply, start):
+        later = _later_thought(reply, start, markers)
+        if later == start:
+            break
+        start = later
+    return None if start is None else _after_blanks(reply, start)
 
 
-def _later_start(said: str, markers: Sequence[str]) -> int | None:
-    """Where in what follows the end of a first thought the answer begins; None where a later thought doesn't end."""
-    start, is_said = 0, False
-    # What the last beginning without an end begins: a thought, or what the answer shows.
-    begun: str | None = None
-    if _is_object(said):
-        return start
-    for tag in _tags(_CODE.sub(_blank, said), markers):
-        if tag.group() == markers[0]:
-            is_said = is_said or bool(said[start : tag.start()].strip())
-            begun = begun or ("shown" if is_said else "thought")
-            continue
-        if begun != "shown":
-            start, is_said = tag.end(), False
-            if _is_object(said, start):
-                return start
-        begun = None
-    return start if begun is None else None
+def _later_thought(reply: str, start: int, markers: Sequence[str]) -> int | None:
+    """Where the thought ends that comes next after the end of one; `start` where none does, None where the last one doesn't end."""
+    begin, _ = markers
+    first = _after_blanks(reply, start)
+    if reply.startswith(begin, first):
+        return next((place for is_end, place in _thought_tags(reply, first + len(begin), markers) if is_end), None)
+    # Something is said: what begins from here on is shown. In a fence that nothing closes it may well be left open.
+    is_shown = is_fenced = False
+    for kind, found in _tokens(reply, start, markers):
+        if kind == "fence":
+            is_fenced = True
+        elif kind == "begin":
+            is_shown = True
+        elif kind == "end":
+            if not is_shown:
+                return found.end()
+            is_shown = False
+    return None if is_shown and not is_fenced else start
 
 
 def ends_alone(reply: str, markers: Sequence[str] = MARKERS) -> bool:
     """Whether a thought ends in the reply that doesn't begin there: the template wrote the beginning."""
-    first = next(_tags(_without_quoted(reply, markers), markers), None)
-    return first is not None and first.group() == markers[1]
+    is_end, _ = next(_thought_tags(reply, 0, markers), (False, 0))
+    return is_end
 
 
 def begins_thought(prompt: str, markers: Sequence[str] = MARKERS) -> bool:
@@ -108,39 +115,42 @@ def answer_of(record: Mapping[str, object], text: str = "completion") -> str | N
     return whole[start:] if isinstance(start, int) else None
 
 
-def _tags(text: str, markers: Sequence[str]) -> Iterator[re.Match[str]]:
-    return re.finditer("|".join(map(re.escape, markers)), text)
+def _tokens(text: str, start: int, markers: Sequence[str]) -> Iterator[tuple[str | None, re.Match[str]]]:
+    """What counts in a text from a place on, each with its kind: `code`, `fence` (one that nothing closes), `begin` and `end`."""
+    begin, end = map(re.escape, markers)
+    kinds = rf"(?P<code>{_CODE})|(?P<fence>{_OPEN_FENCE})|(?P<begin>{begin})|(?P<end>{end})"
+    for found in re.compile(kinds, re.DOTALL | re.MULTILINE).finditer(text, start):
+        yield found.lastgroup, found
 
 
-def _without_quoted(reply: str, markers: Sequence[str]) -> str:
-    """The reply with blanks for the tags that code in it shows. Places stay the same.
+def _thought_tags(reply: str, start: int, markers: Sequence[str]) -> Iterator[tuple[bool, int]]:
+    """The tags of a thought that no code in it shows: whether each is an end, and the place after it.
 
-    A thought may end in the middle of code. So an end counts, unless a beginning is before it in the same code, or backticks enclose it.
+    A thought may end in the middle of code. So an end in code counts, unless a beginning is before it there, or backticks enclose it.
     """
     begin, end = markers
-
-    def blanked(found: re.Match[str]) -> str:
-        code = found.group()
-        if code == f"`{end}`":
-            return " " * len(code)
-        first, last = code.find(begin), code.rfind(end)
-        if 0 <= first < last:
-            code = code[:first] + " " * (last + len(end) - first) + code[last + len(end) :]
-        return code.replace(begin, " " * len(begin))
-
-    return _CODE.sub(blanked, reply)
+    for kind, found in _tokens(reply, start, markers):
+        if kind in ("begin", "end"):
+            yield kind == "end", found.end()
+        elif kind == "code" and found.group() != f"`{end}`":
+            code = found.group()
+            place, shown = code.find(end), code.find(begin)
+            if place >= 0 and not 0 <= shown < place:
+                yield True, found.start() + place + len(end)
 
 
-def _blank(found: re.Match[str]) -> str:
-    return " " * len(found.group())
+def _after_blanks(text: str, start: int) -> int:
+    blanks = _BLANK.match(text, start)
+    return start if blanks is None else blanks.end()
 
 
-def _is_object(reply: str, start: int = 0) -> bool:
-    """Whether the reply is one JSON object from a place on."""
-    if not _OBJECT.match(reply, start):
+def _is_json(reply: str, start: int = 0) -> bool:
+    """Whether the reply is one JSON object or array from a place on."""
+    opening = _JSON.match(reply, start)
+    if opening is None:
         return False
     try:
-        json.JSONDecoder(strict=False).decode(reply[start:].strip())
+        _, end = json.JSONDecoder(strict=False).raw_decode(reply, opening.end())
     except (ValueError, RecursionError):
         return False
-    return True
+    return _after_blanks(reply, end) == len(reply)

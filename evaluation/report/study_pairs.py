@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from evaluation.report.sweep_results import REFERENCE, other_settings
-from evaluation.report.swept import SweepFacts
+from evaluation.report.swept import VARIANT, SweepFacts
 
-_SEED, _VARIANT = "seed", "variant"
+_SEED = "seed"
 
 
 class Candidate(NamedTuple):
@@ -34,8 +34,8 @@ def study_pairs(
             for first, second in compare
             for one in settings
             for other in settings
-            if one.settings.get(_VARIANT) == first
-            and other.settings.get(_VARIANT) == second
+            if one.settings.get(VARIANT) == first
+            and other.settings.get(VARIANT) == second
             and _axes(one, facts) == _axes(other, facts)
         ]
     objectives = [one.objective for one in settings]
@@ -54,5 +54,5 @@ def study_pairs(
 
 
 def _axes(one: Candidate, facts: SweepFacts) -> dict[str, str]:
-    free = {_VARIANT, _SEED, *facts.over}
+    free = {VARIANT, _SEED, *facts.over}
     return {key: repr(value) for key, value in one.settings.items() if key not in free}

@@ -19,7 +19,7 @@ from evaluation.report.study_tests import Comparison, Figures, compare, tested_c
 from evaluation.report.study_words import Reading, reading, study_answer
 from evaluation.report.sweep_charts import Shift, shifts_of
 from evaluation.report.sweep_results import LIMITS, Row, SweepResults, find_results
-from evaluation.report.swept import FailedRun, SweepFacts, SweptRun
+from evaluation.report.swept import VARIANT, FailedRun, SweepFacts, SweptRun
 from evaluation.report.training_figures import training_figures
 from evaluation.statistics import Interval
 
@@ -45,7 +45,7 @@ class StudyRow:
     """A setting.
 
     Attributes:
-        title: its objective, or where several settings have it, all settings in words.
+        title: its objective, or where several settings have it or variants have names, all settings in words.
         settings: its value on each axis but the seed.
         num_seeds: how many runs it was to have.
         num_collapsed, num_cancelled, num_failed: those without a result: whose training collapsed, that somebody cancelled, and that failed
@@ -127,7 +127,7 @@ def find_study(runs: Sequence[SweptRun], sweep: SweepFacts, study: StudyFacts, m
     objectives = [_objective(one) for one in settings.values()]
     by_name = {row.setting.name: row for row in found.rows}
     titles = {
-        name: objective if objective is not None and objectives.count(objective) == 1 else name
+        name: objective if objective is not None and objectives.count(objective) == 1 and VARIANT not in sweep.axes else name
         for name, objective in zip(settings, objectives, strict=True)
     }
     done = {name: [run for run in those if isinstance(run, SweptRun)] for name, those in settings.items()}

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from evaluation.crossed import Block, CrossedMean, crossed_mean, seeds_interval
 from evaluation.paired import ALPHA, NOISE_POINTS
 from evaluation.records import read_json
-from evaluation.report.swept import SweepFacts, SweptRun
+from evaluation.report.swept import VARIANT, SweepFacts, SweptRun
 from evaluation.report.swept_judges import Judged, judged_results
 from evaluation.report.swept_scores import Setting, SweptScores, read_scores
 from evaluation.statistics import Interval, holm
 
 REFERENCE = "bnf"
 # Keys in which the settings that are compared may differ, beside those that were chosen over.
-_OBJECTIVE_KEYS = ("variant", "seed", "train.objective", "train.objective_options", "train.label_weighting")
+_OBJECTIVE_KEYS = (VARIANT, "seed", "train.objective", "train.objective_options", "train.label_weighting")
 
 # The least and the most that a training's figure can be. An estimate of the KL may lie below 0.
 LIMITS: Mapping[str, tuple[float, float]] = {
@@ -59,7 +59,7 @@ class Row:
 
     Attributes:
         setting: The runs and their scores.
-        title: The objective, or where several settings have it, all settings in words.
+        title: The objective, or where several settings have it or variants have names, all settings in words.
         gain, tax: Points on targets, and on the other benchmarks; each benchmark counts alike. None where there are none.
         by_benchmark: Points against the base model; Holm's correction is over the setting's benchmarks, as in its runs' reports.
         dev: The figure that settings are chosen by.
@@ -115,17 +115,20 @@ def find_results(runs: Sequence[SweptRun], facts: SweepFacts) -> SweepResults:
     differences = [difference(setting, other, scores, kind) for setting, other in pairs for kind in ("gain", "tax")]
     tested = iter(_tested(differences))
     against = {
-        setting.name: Against(_title(other, scores), _common(setting, other), next(tested), next(tested))
+        setting.name: Against(_title(other, scores, facts), _common(setting, other), next(tested), next(tested))
         for setting, other in pairs
     }
-    rows = [_row(setting, scores, figure, against.get(setting.name)) for setting in scores.settings]
+    rows = [
+        _row(setting, _title(setting, scores, facts), scores, figure, against.get(setting.name)) for setting in scores.settings
+    ]
     num_compared = sum(found is not None and found.p is not None for found in differences)
-    judged = judged_results(scores.settings, opponents, lambda setting: _title(setting, scores))
+    judged = judged_results(scores.settings, opponents, lambda setting: _title(setting, scores, facts))
     return SweepResults(scores, rows, figure, num_compared, judged)
 
 
 def _row(
     setting: Setting,
+    title: str,
     scores: SweptScores,
     figure: str | None,
     against: Against | None,
@@ -135,7 +138,7 @@ def _row(
     length, base_length = _lengths(setting, scores)
     return Row(
         setting=setting,
-        title=_title(setting, scores),
+        title=title,
         gain=_mean(scores, _of_kind(setting, names, "gain"), _changes(setting, setting.runs)),
         tax=_mean(scores, _of_kind(setting, names, "tax"), _changes(setting, setting.runs)),
         by_benchmark={name: found for name, found in zip(names, to_base, strict=True) if found is not None},
@@ -158,9 +161,10 @@ def _lengths(setting: Setting, scores: SweptScores) -> tuple[CrossedMean | None,
     return _mean(scores, list(after), after.__getitem__, factor=1.0, right_or_wrong=False), sum(base) / len(base)
 
 
-def _title(setting: Setting, scores: SweptScores) -> str:
+def _title(setting: Setting, scores: SweptScores, facts: SweepFacts) -> str:
+    """A variant is called as the sweep's file calls it."""
     same = [other for other in scores.settings if other.objective == setting.objective]
-    return setting.objective if len(same) == 1 else setting.name
+    return setting.objective if len(same) == 1 and VARIANT not in facts.axes else setting.name
 
 
 def _opponent(setting: Setting, settings: Sequence[Setting], facts: SweepFacts) -> Setting | None:

@@ -13,6 +13,10 @@ from evaluation.report.inputs import ByModel
 RESULTS, PAGE = "results.csv", "report.html"
 
 
+# The axis of named variants.
+VARIANT = "variant"
+
+
 @dataclass(frozen=True)
 class SweptRun:
     """One run of a sweep: a point of its axes, and what came out of it.

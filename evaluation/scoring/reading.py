@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from bnf.plugins import load, names, own_names
@@ -58,18 +57,32 @@ def read_items(path: Path, benchmark: str) -> list[Item]:
     return items
 
 
-def check_prompts(completions: Sequence[Record], path: Path, benchmark: str, items: Sequence[Item]) -> None:
-    """Raises ValueError where a completion of the file was made from another prompt than the benchmark's; one without its prompt passes."""
-    of = load(BENCHMARKS, benchmark)
+def read_answered(path: Path, benchmark: str) -> tuple[list[Record], list[Item]]:
+    """The records of a completions.jsonl, and the items in the items.jsonl beside it that they answer. One without its prompt passes.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_completions` and `read_items`, and where a completion is of none of the items, or was made
+            from another prompt than the benchmark's.
+    """
+    # The named file first: its faults are reported before those of the file beside it.
+    lines, items = list(completion_lines(path, _CORRECT)), read_items(path.with_name("items.jsonl"), benchmark)
+    of, known = load(BENCHMARKS, benchmark), {item["id"] for item in items}
     asked = {item["id"]: str(of.messages(item)[-1]["content"]) for item in items if not is_answer_alone(item)}
-    for record in completions:
+    for number, record in lines:
         id, prompt = record["id"], record.get("prompt")
+        if id not in known:
+            raise ValueError(
+                f"{path} must hold completions of the {len(items)} items in items.jsonl beside it, got the id {id!r:.{_SHOWN}} on line "
+                f"{number}; put the items there that they were generated from"
+            )
         # A chat template may strip a turn, and never changes its words.
         if prompt is not None and id in asked and _words(asked[id]) not in _words(prompt):
             raise ValueError(
-                f"{path} must have prompts that ask as {benchmark} does, {asked[id]!r:.{_SHOWN}}, got {prompt!r:.{_SHOWN}} as prompt of "
-                f"{id!r:.{_SHOWN}}; name the benchmark that it is of, or remove `prompt` where the wording is your own"
+                f"{path} must have prompts that ask as {benchmark} does, {asked[id]!r:.{_SHOWN}}, got {prompt!r:.{_SHOWN}} on line "
+                f"{number} as prompt of {id!r:.{_SHOWN}}; name the benchmark that it is of, or remove `prompt` where the wording is your "
+                "own"
             )
+    return [record for _, record in lines], items
 
 
 def _words(text: str) -> str:

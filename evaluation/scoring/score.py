@@ -17,7 +17,7 @@ from evaluation.records import Record, read_json, write_json, write_whole
 from evaluation.samples import SAMPLE, by_item, votes
 from evaluation.scoring.aggregate import SCORER_VERSION, Score, ScoreRecord, scored_by_rule
 from evaluation.scoring.aggregate import aggregate as aggregate
-from evaluation.scoring.reading import check_prompts, read_completions, read_items
+from evaluation.scoring.reading import read_answered, read_completions, read_items
 from evaluation.types import Item, Progress, Verdict
 
 # The rule of a completion that ends in mid-thought: it has no answer, whatever the thought looked at.
@@ -188,9 +188,7 @@ def score_completions(
         recorded = load_zeroeval_results(file, benchmark)
         model, items, completions, boxed = recorded.model, recorded.items, recorded.completions, recorded.boxed
     else:
-        # The named file first: its faults are reported before those of the file beside it.
-        completions, items = read_completions(file), read_items(file.with_name("items.jsonl"), benchmark)
-        check_prompts(completions, file, benchmark, items)
+        completions, items = read_answered(file, benchmark)
         model, boxed = None, False
     if markers is not None:
         completions = [{**noted(one["completion"], begun=False, markers=markers), **one} for one in completions]

@@ -28,7 +28,7 @@ from flows.commands.showing import taken_run
 from flows.display import Display
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
-from flows.recipe.sections import local_engine
+from flows.recipe.engine_options import local_engine
 from flows.runs.home import home_folder, open_store
 from flows.runs.policy import BASE, policy_of, unfinished_rounds
 from flows.runs.record import Need, Run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,15 +38,13 @@ def show_items(name: str, benchmark: str, *, filter: str | None, search: str | N
 
     if limit is not None and limit < 1:
         raise RecipeError(f"--limit must be 1 or more, got {limit}; leave it out for {NUM_SHOWN}")
+    # A name that no run has is refused before the run's state is looked at.
+    filter = _filter(filter, filter_name)
     home = home_folder()
     run = taken_run(home, name, SCORES)
     folders = _folders(run, benchmark, open_store(home))
     items = Items(folders["score"], folders["generate"])
-    if filter is not None:
-        try:
-            filter = filter_name(filter, items.filters)
-        except ValueError as error:
-            raise RecipeError(f"--{error}") from None
+    filter = _filter(filter, lambda text: filter_name(text, items.filters))
     ids = items.chosen(filter, search)
     if limit is None and not as_json:
         limit = NUM_SHOWN
@@ -72,6 +70,13 @@ def show_items(name: str, benchmark: str, *, filter: str | None, search: str | N
         print("with several samples an item is right where more than half of them are")
     if items.num_left_out:
         print(f"{items.num_left_out} more items are not listed: not every model has them")
+
+
+def _filter(text: str | None, named: Callable[[str], str]) -> str | None:
+    try:
+        return None if text is None else named(text)
+    except ValueError as error:
+        raise RecipeError(f"--{error}") from None
 
 
 def _folders(run: Run, benchmark: str, store: Store) -> Mapping[str, Mapping[str, Path]]:

@@ -34,7 +34,7 @@ def score_file(
     markers = _markers(think_tokens, has_thoughts)
     file = _file(file, "a completions.jsonl")
     result = score_completions(
-        plugin(BENCHMARKS, benchmark, "BENCHMARK"),
+        plugin(BENCHMARKS, benchmark, "BENCHMARK", ["score"]),
         file,
         format=file_format,
         lm_eval=lm_eval,

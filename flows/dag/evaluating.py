@@ -25,7 +25,7 @@ from flows.dag.parts import (
 from flows.errors import RecipeError
 from flows.recipe.benchmark_sections import Benchmark, JudgedBenchmark
 from flows.recipe.config import Recipe
-from flows.recipe.sections import JudgeModel
+from flows.recipe.judge_sections import JudgeModel
 from tasks.job import Settings
 from tasks.keys import LIBRARIES, digest, package_version
 from tasks.manifest import file_sha256

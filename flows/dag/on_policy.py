@@ -35,7 +35,8 @@ from flows.dag.parts import (
 from flows.errors import RecipeError
 from flows.recipe.checkpoints import asked_checkpoints
 from flows.recipe.config import Recipe
-from flows.recipe.sections import Label, Sample
+from flows.recipe.judge_sections import Label
+from flows.recipe.sections import Sample
 from tasks.job import Settings
 from tasks.names import TaskName
 from tasks.nodes import Node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bnf.nearest import did_you_mean
@@ -14,8 +14,9 @@ from evaluation.engines import ENGINES, is_remote
 from flows.errors import RecipeError
 from flows.recipe.benchmark_sections import Benchmark, JudgedBenchmark
 from flows.recipe.config import Recipe
+from flows.recipe.judge_sections import JudgeModel
 from flows.recipe.paths import in_project, portable
-from flows.recipe.sections import DRAWN, JudgeModel
+from flows.recipe.sections import DRAWN
 from tasks.job import Settings
 from tasks.keys import ROOT, digest, package_version
 from tasks.names import Role, TaskName
@@ -184,15 +185,19 @@ def evaluation_engine(recipe: Recipe) -> Settings:
     return engine_settings(section.engine, section.base_url, section.model, section.max_model_len, recipe.chat_template_kwargs)
 
 
-def plugin(kind: Kind[T], name: str, key: str) -> str:
-    """The plug-in that a name in a recipe stands for: `-` and `_` are the same. `key` is the recipe's key.
+def plugin(kind: Kind[T], name: str, key: str, members: Sequence[str] = ()) -> str:
+    """The plug-in that a name in a recipe stands for: `-` and `_` are the same.
+
+    Args:
+        key: the recipe's key, or the argument of a command.
+        members: functions that those have which the message names.
 
     Raises:
         RecipeError: there is none of that name; with those that there are, and the file that would add it.
     """
     module = name.replace("-", "_")
-    known = names(kind)
-    if module not in known:
+    if module not in names(kind):
+        known = [one for one in names(kind) if set(own_names(load(kind, one), members)) == set(members)]
         hint = f"{meant} " if (meant := did_you_mean(module, known)) else ""
         new = (
             f"a new one is a file {kind.package.replace('.', '/')}/{module}.py" if module.isidentifier() else "correct the name"

@@ -5,10 +5,11 @@ section: the base of every section, and `read_as`, which checks that a section h
 data_sections: the sections on data and preparation
 benchmark_sections: the sections on benchmarks and lm-eval's tasks
 reference_section: the reference of a recipe's choice
+judge_sections: the sections on judges and labels
 ray_section: where Ray is
 sections: the other sections
 checkpoints: the policies of a training's way that a recipe asks for
-engine_options: the keys that say how an engine loads a model
+engine_options: the keys that say which engine runs a model, and how it loads it
 sweep_file: a sweep's file; study_section: the section that makes it a study; studies: the project's
 overrides: settings given as key=value
 keys: dotted keys, and those in which recipes differ

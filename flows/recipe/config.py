@@ -32,13 +32,14 @@ from bnf.training.config import TrainConfig
 from evaluation.engines import is_remote
 from flows.errors import RecipeError
 from flows.recipe.data_sections import Data, Prepare
+from flows.recipe.judge_sections import Judge, JudgeModel, Label
 from flows.recipe.messages import as_written, explain, of_training
 from flows.recipe.overrides import apply_overrides
 from flows.recipe.paths import MayBeLocal, find_path, located, refuse_passwords
 from flows.recipe.ray_section import RayCluster
 from flows.recipe.reference_section import Reference
 from flows.recipe.section import ONE, SEVERAL, Section, TemplateValues, ThinkTokens, one_or_several
-from flows.recipe.sections import Evaluation, Judge, JudgeModel, Label, Resources, Sample, Spending
+from flows.recipe.sections import Evaluation, Resources, Sample, Spending
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The name that stands for the newest run. No recipe may have it.

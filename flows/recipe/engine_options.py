@@ -1,15 +1,44 @@
-"""The keys of a recipe that say how an engine loads a model: the same under `sample`, `evaluation` and every judge."""
+"""The keys of a recipe that say which engine runs a model and how it loads it: the same under `sample`, `evaluation` and every judge."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema, core_schema
 
 from bnf.plugins import load, names
 from evaluation.engines import ENGINES, LOAD_OPTIONS, PLACEMENT_OPTIONS, LoadOption, is_remote
 from evaluation.judging import reward_model
 from flows.recipe.section import Section
+
+ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a text as one of these names."""
+
+    names: Sequence[str]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.literal_schema(list(self.names))
+
+
+# The local ones first, as in `local_engine`.
+_ENGINES = sorted(names(ENGINES), key=lambda name: (is_remote(name), name != "vllm", name))
+EngineName = Annotated[str, OneOf(_ENGINES)]
+LocalEngineName = Annotated[str, OneOf([name for name in _ENGINES if not is_remote(name)])]
+JudgeEngineName = Annotated[str, OneOf([*_ENGINES, "reward_model"])]
+
+
+def local_engine() -> str:
+    """The engine of this machine: vLLM where it is installed (macOS has no wheel of it)."""
+    return "vllm" if importlib.util.find_spec("vllm") else "transformers"
+
 
 MaxModelLen = Annotated[
     int | None,

@@ -77,6 +77,7 @@ def results_together(parts: Sequence[Judgments], styles: Mapping[str, Answers]) 
             "missing_questions": None,
         }
         result = about | _aggregate(group[0], judgments)
+        result |= _questions(group)
         # All judges must have judged all questions.
         apart = {str(part.judge): _aggregate(part, _counted(part)) for part in group}
         result["partial"] = any(part["partial"] for part in apart.values())
@@ -100,6 +101,15 @@ def results_together(parts: Sequence[Judgments], styles: Mapping[str, Answers]) 
         ]
         _control({name: results[name] for name in own}, battles, TOGETHER, styles)
     return results
+
+
+def _questions(group: Sequence[Judgments]) -> Record:
+    """How many questions each judge gave a verdict that counts, and how many all of them did: all verdicts make the score alike."""
+    judged = {str(part.judge): {one.question_id for one in _counted(part) if one.verdict is not None} for part in group}
+    return {
+        "questions_by_judge": {judge: len(questions) for judge, questions in judged.items()},
+        "n_common_questions": len(set.intersection(*judged.values())),
+    }
 
 
 def _other_judges(judges: Sequence[str]) -> list[str]:

@@ -118,7 +118,8 @@ def _basis_row(name: str, label: str, found: Record) -> dict[str, str]:
         "model": name,
         "judge": str(found["judge"] or NONE),
         "questions": f"{found['n_questions']}/{found['n_expected']}",
-        "no verdict": f"{found['n_null']}/{found['n_games']}",
+        # Without those that are left out for the question's other game, of which a note tells.
+        "no verdict": f"{found.get('n_without_verdict', found['n_null'])}/{found['n_games']}",
         "bias": signed(found.get("position_bias"), 2),
     }
 
@@ -163,6 +164,11 @@ def _notes(name: str, found: Record) -> Iterator[str]:
             f"{name}: {found['n_unjudged']} of {found['n_games']} games have an empty or cut answer and tell nothing of the judge; bias "
             "and games without a verdict are of the others"
         )
+    by_judge: Mapping[str, int] = found.get("questions_by_judge", {})
+    if any(number != found["n_common_questions"] for number in by_judge.values()):
+        each = ", ".join(f"{judge} on {number}" for judge, number in by_judge.items())
+        common = found["n_common_questions"]
+        yield f"{name}: all judges gave a verdict that counts on {common} questions, {each}; the score is of all verdicts"
     yield from _sums(name, found)
     if reasons := found.get("null_reasons"):
         yield f"{name}: without a verdict: {', '.join(f'{count} × {reason}' for reason, count in reasons.items())}"

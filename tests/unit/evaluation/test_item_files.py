@@ -167,6 +167,16 @@ def test_prompts_of_another_benchmark_are_refused_and_own_ones_score(tmp_path):
         score_completions("gsm8k", file)
 
 
+def test_completions_of_other_items_are_refused_with_their_line(tmp_path):
+    item = {"id": "of-mine", "question": "What is\n2 + 3?", "answer": "5"}
+    file = _generation(tmp_path, [item], [{"id": name, "completion": "5"} for name in ("of-mine", "of-yours")])
+    with pytest.raises(
+        ValueError, match=r"of the 1 items in items.jsonl beside it, got the id 'of-yours' on line 2; put the it"
+    ) as caught:
+        score_completions("gsm8k", file)
+    assert str(file) in str(caught.value)
+
+
 def test_the_items_that_the_project_makes_pass(tmp_path):
     for module, name in ((number_comparison, "number_comparison"), (code_output, "code_output")):
         items = module.load(None, 3)

@@ -146,6 +146,15 @@ def test_variants_are_compared_as_the_file_says(runs: list[SweptRun]) -> None:
     assert found.answer.sentence.startswith("No setting can be told from dpo in the preferred side's shift or dev accuracy; ")
 
 
+def test_a_variant_is_called_as_the_file_calls_it_though_it_alone_has_its_objective(runs: list[SweptRun]) -> None:
+    named = [replace(run, name=f"{run.name}-x", settings={"variant": f"{run.name}-x", "seed": run.seed}) for run in runs]
+    names = [f"{name}-x" for name in ("bnf", "dpo", "topr")]
+    study = replace(STUDY, compare=[("topr-x", "dpo-x")], columns=["gain", *STUDY.columns], tests=["gain", *STUDY.tests])
+    found = study_of(named, study, replace(FACTS, axes={"variant": names}))
+    assert [row.title for row in found.rows] == names
+    assert {(one.setting, one.against) for one in found.comparisons} == {("topr-x", "dpo-x")}
+
+
 def test_lengths_are_compared_item_by_item(tmp_path: Path) -> None:
     made, facts = noise_study(tmp_path)
     found = study_of(made, replace(STUDY, columns=["tokens"], tests=["tokens"]), facts)

@@ -66,6 +66,24 @@ RIGHT, WRONG = '{"reasoning": "so", "answer": "4"}', '{"reasoning": "so", "answe
         ("<think>`<think>x</think>` is 5", None),
         ("<think>``</think>`` is 5", None),
         ("<think>`x`</think>`4`", "`4`"),
+        # Code that a later thought leaves open doesn't reach into the answer.
+        ("<think>a</think><think>it`s b</think>4, `x`", "4, `x`"),
+        ("<think>a</think><think>```\nb</think>4 ```x```", "4 ```x```"),
+        ("<think>a</think>`b` <think>c</think>4", "`b` <think>c</think>4"),
+        # An answer's fence that its limit cut, and one that nothing but words show.
+        ("<think>a</think>So:\n```\n<think>\n5", "So:\n```\n<think>\n5"),
+        ("<think>a</think>So:\n```\n<think>5</think>\n", "So:\n```\n<think>5</think>\n"),
+        ("<think>a</think>So:\n~~~\n<think>\n5", "So:\n~~~\n<think>\n5"),
+        ("<think>a</think>So: ~~~<think>\n5", None),
+        # Fences of tildes, and those of four backticks that show three.
+        ("Use\n~~~\n<think>x</think>\n~~~\nso 4", "Use\n~~~\n<think>x</think>\n~~~\nso 4"),
+        ("Use\n````\n```\n<think>\n````\nso 4", "Use\n````\n```\n<think>\n````\nso 4"),
+        ("<think>see\n````\n```\n</think>\n````\n5</think>4", "4"),
+        # JSON: an array, and what begins with a byte order mark.
+        ('["<think>", "4"]', '["<think>", "4"]'),
+        ('\ufeff{"text": "</think>", "answer": 3}', '\ufeff{"text": "</think>", "answer": 3}'),
+        ('<think>x</think>\n["</think>", 3]', '["</think>", 3]'),
+        ('{"a": 1} </think>4', "4"),
     ],
 )
 def test_what_a_reply_says(reply: str, said: str | None):
@@ -90,11 +108,22 @@ def test_after_a_thought_that_the_template_began_an_answer_may_show_one():
 
 
 def test_a_reply_that_repeats_markers_until_its_limit_is_read_in_a_moment():
-    started = time.monotonic()
-    for text in ("</think>", "<think>", "<think>x</think>", "`<think>", "{</think>", "```<think>"):
+    started = time.process_time()
+    texts = (
+        "</think>",
+        "<think>",
+        "<think>x</think>",
+        "`<think>",
+        "{</think>",
+        "```<think>",
+        '</think>{"a": [',
+        "```</think>",
+        "`",
+    )
+    for text in (*texts, "</think>\n{", "\n~~~</think>", "```` ``` </think>", '{"a":', "[", " \n"):
         spoken("<think>a</think>b" + text * 10_000)
         spoken("```" + text * 10_000 + "```")
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_a_model_may_have_markers_of_its_own():

@@ -92,6 +92,8 @@ def test_what_is_not_there_is_refused(run, tmp_path):
     with pytest.raises(RecipeError, match="--limit must be 1 or more, got 0"):
         show(run, limit=0)
     without = run_of(tmp_path, "other", 1, trained=True)
+    with pytest.raises(RecipeError, match=r"--filter must be one of wrong→right, .*, got 'lost'"):
+        show(without, filter="lost")
     with pytest.raises(RecipeError, match=r"got 'gsm8k'; the run has none \(failed\), run its evaluation first"):
         show(without)
     shutil.rmtree(Path(run.artifacts["generate/aligned/gsm8k"].path))

@@ -188,7 +188,7 @@ def test_it_judges_and_every_verdict_is_on_record(server, bnf):
     judges = shown["summary"]["judges"]
     assert judges["arena_hard"]["models"]["base"]["n_games"] == 6
     assert judges["arena_hard/second"]["agreement"]["base"]["n_games"] == sum(game["verdict"] is not None for game in written)
-    # Raising a limit asks for what is new alone.
+    # Raising a limit asks for an answer and four games more, and once again for the games without a verdict.
     before = server.answered()
     bnf.json(*words(server, "name=judged", "evaluation.benchmarks={}", judge.replace("limit: 3", "limit: 4")))
-    assert server.answered() - before == 1 + 4
+    assert server.answered() - before == 1 + 4 + sum(game["verdict"] is None for game in games)

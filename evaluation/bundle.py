@@ -141,9 +141,9 @@ def in_bundle(path: str) -> str:
 
 
 def url_name(url: str) -> str:
-    """What a URL is called in a bundle: without what may be a key, of which a hash tells URLs apart."""
-    query = urlsplit(url).query
-    return without_keys(url) + (f"?{sha256(query.encode()).hexdigest()[:12]}" if query else "")
+    """What a URL is called in a bundle: without what may be a key. A hash tells those apart that differ in that alone."""
+    shown = without_keys(url)
+    return shown if shown == url else f"{shown}?{sha256(url.encode()).hexdigest()[:12]}"
 
 
 def without_keys(url: str) -> str:
@@ -175,6 +175,8 @@ def _read(folder: Path, changed_ns: int) -> Bundle:
         parts = {}
         for key, given in found["parts"].items():
             files = {path: (int(size), str(digest)) for path, (size, digest) in given["files"].items()}
+            if any(Path(name).is_absolute() or ".." in Path(name).parts for name in (given["place"], *files)):
+                raise ValueError(f"{key} leads out of its folder")
             parts[key] = Part(**{**given, "files": files})
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} must be a bundle's, got {type(error).__name__}: {error}; {_remedy(folder)}") from error
@@ -182,7 +184,17 @@ def _read(folder: Path, changed_ns: int) -> Bundle:
 
 
 def damage(part: Part, folder: Path, *, by_size: bool = False) -> str | None:
-    """What is wrong with a part's files; None where nothing is. `by_size` reads none of them."""
+    """What is wrong with a part's files; None where nothing is. `by_size` reads none of them.
+
+    A file that wasn't fetched would be read with the others, and a link may lead to any file of the machine.
+    """
+    top = folder / part.place
+    there = [] if "" in part.files else [path for path in top.rglob("*") if path.is_symlink() or not path.is_dir()]
+    for path in (top, *there):
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return f"{path.relative_to(folder)}, which leads out of it"
+    if more := [path for path in there if path.relative_to(top).as_posix() not in part.files]:
+        return f"{more[0].relative_to(folder)}, which was not fetched"
     for name, (size, digest) in part.files.items():
         path = part.path(folder, name)
         if not path.is_file():

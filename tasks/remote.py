@@ -182,6 +182,6 @@ class Remote:
                 return None
         try:
             value: object = json.loads(content)
-        except ValueError:  # no JSON, or no text
+        except (ValueError, RecursionError):  # no JSON, or no text
             return None
         return value

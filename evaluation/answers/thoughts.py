@@ -22,7 +22,7 @@ OTHER_MARKERS = (
 _CODE = r"(?<!`)(?P<ticks>`{3,}+).*?(?P=ticks)`*|^(?P<tildes>~{3,}+).*?^(?P=tildes)|`[^`\n]+`"
 _OPEN_FENCE = r"(?<!`)`{3,}+|^~{3,}"
 # What may be one JSON value that has texts; a byte order mark is no part of it.
-_JSON = re.compile(r"\s*\ufeff?\s*(?=[{\[])")
+_JSON = re.compile(r"\s*+(?:\ufeff\s*+)?(?=[{\[])")
 _BLANK = re.compile(r"\s*")
 
 

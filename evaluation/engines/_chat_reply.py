@@ -12,7 +12,7 @@ _MOST_LOGPROB = 0.01
 _MOST_TOKENS = 10**9
 _ABSENT = object()
 _TOO_LONG = re.compile(
-    r"maximum context length is \d+ tokens\. However, your (?:prompt contains|messages resulted in) (?:at least )?(\d+) "
+    r"maximum context length is \d+ tokens\. However, your (?:prompt contains|messages resulted in) (?:at least )?(\d{1,9}) "
     r"(?:input )?(tokens|characters)"
 )
 

@@ -47,8 +47,9 @@ def task_sets(name: str, include_path: Path | None = None) -> list[TaskSet]:
         if definition.get("custom_dataset") or not isinstance(path, str) or path.count("/") != 1 or Path(path).exists():
             continue
         more = {key: value for key, value in kwargs.items() if key in _OF_FILES and value is not None}
-        config = definition.get("dataset_name")
-        one = TaskSet(path, None if config is None else str(config), kwargs.get("revision"), more)
+        config, revision = definition.get("dataset_name"), kwargs.get("revision")
+        # YAML reads a bare `1.0` as a number.
+        one = TaskSet(path, None if config is None else str(config), None if revision is None else str(revision), more)
         if one not in found:
             found.append(one)
     return found

@@ -206,7 +206,8 @@ def _list_url(one: Wanted) -> _Listing:
     import fsspec
 
     system, path = fsspec.core.url_to_fs(one.name)
-    place = f"urls/{hashlib.sha256(one.part_name.encode()).hexdigest()[:16]}"
+    # Another version lies elsewhere: of the older one files may be left that the newer doesn't have.
+    place = f"urls/{hashlib.sha256(f'{one.part_name}@{one.commit}'.encode()).hexdigest()[:16]}"
     if not system.isdir(path):
         # Its name says its format.
         return _Listing(one, f"{place}/{Path(one.part_name.partition('?')[0]).name}", {"": _Listed(system.size(path))})
@@ -243,8 +244,17 @@ def _fetch(listing: _Listing, folder: Path) -> Part:
     if listing.card:
         (place / "README.md").write_text(listing.card, encoding="utf-8")
     names = [*listing.files, *(["README.md"] if listing.card else [])]
+    if "" not in names:
+        _drop_others(place, names)
     files = {name: _noted(one, place / name if name else place, listing.files.get(name)) for name in names}
     return Part(one.kind, one.part_name, one.commit, [], one.variant, listing.place, files)
+
+
+def _drop_others(place: Path, names: Sequence[str]) -> None:
+    """Delete what a fetch that was killed, or an older one, left in a part's folder: whoever reads the folder would read it too."""
+    for path in place.rglob("*"):
+        if (path.is_symlink() or not path.is_dir()) and path.relative_to(place).as_posix() not in names:
+            path.unlink()
 
 
 def _fetch_repository(listing: _Listing, place: Path) -> None:

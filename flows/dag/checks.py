@@ -9,8 +9,8 @@ from bnf.urls import without_secrets
 
 @dataclass(frozen=True)
 class Check:
-    """One check: what was looked at, what is wrong with it (None where nothing is), and what was seen. What is wrong is said without the
-    secrets of URLs."""
+    """One check: what was looked at, what is wrong with it (None where nothing is), and what was seen. All is said without the secrets
+    of URLs."""
 
     name: str
     problem: str | None
@@ -21,5 +21,6 @@ class Check:
     is_stale: bool = False
 
     def __post_init__(self) -> None:
-        if self.problem is not None:
-            object.__setattr__(self, "problem", without_secrets(self.problem))
+        for name in ("problem", "seen"):
+            if (said := getattr(self, name)) is not None:
+                object.__setattr__(self, name, without_secrets(said))

@@ -147,11 +147,13 @@ def _lm_eval_versions() -> Settings:
 
 def _task_sets(name: str, folder: Path | None) -> Settings:
     """The data sets of the hub that a task reads, each with its commit; nothing where it reads none."""
+    import yaml
+
     from evaluation.harness.sets import task_sets
 
     try:
         found = task_sets(name, folder)
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
         # What is wrong with the definitions or the package, the preflight says.
         return {}
     sets = [

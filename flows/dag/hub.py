@@ -117,7 +117,9 @@ def ask(kind: HubKind, name: str, revision: str | None) -> Found:
     except HfHubHTTPError as error:
         commit = _known_commit(kind, name, revision)
         if cause_of(error) is Cause.PASSING:
-            return Found(None, "the hub is busy; it is asked again when the stage runs", commit=commit)
+            # Without a commit the run's keys hold none: that is shown.
+            said = "the hub is busy; it is asked again when the stage runs"
+            return Found(None, said, commit=commit, is_reached=commit is not None)
         wrong = f"the hub doesn't give it ({_short(error)})"
         if type(error) is not HfHubHTTPError and (why := refused(error, "model" if kind == "model" else "data set", name)):
             wrong = why

@@ -81,16 +81,22 @@ def left_out(nodes: Sequence[Node]) -> list[str]:
 
 def _of(node: Node) -> Iterator[Wanted]:
     settings = node.settings
+    # A URL's query may be its signature, and stands there alone.
+    whole: Mapping[str, str] = node.unkeyed.get("urls", {})
     if node.stage == "resolve" and "model" not in node.files:
         section = node.unkeyed.get("section", "")
         yield _of_hub(f"{section}model_name_or_path", "model", settings["model_name_or_path"], settings["revision"])
     elif node.stage == "prepare":
-        for number, source in enumerate(settings.get("sources", ())):
-            if f"source{number}" not in node.files:
-                yield _place(f"data.{number}.path", source["path"], source)
+        sources = settings.get("sources", ())
+        for number, source in enumerate(sources):
+            if (name := f"source{number}") not in node.files:
+                key = "data.path" if len(sources) == 1 else f"data.{number}.path"
+                yield _place(key, whole.get(name, source["path"]), source)
     elif node.stage == "sample" and "prompts" not in node.files:
         if settings["path"] is not None:
-            yield _place("sample.path", settings["path"], {**settings["place"], "version": settings.get("version")})
+            yield _place(
+                "sample.path", whole.get("prompts", settings["path"]), {**settings["place"], "version": settings.get("version")}
+            )
         else:
             for one in load(SOURCES, settings["source"]).HUB:
                 revision = settings["place"].get("revision")

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from bnf.urls import without_secrets
+
 
 @dataclass
 class Unshown:
@@ -25,7 +27,7 @@ class Unshown:
             if self._is_said:
                 return
             self._is_said = True
-        why = next(iter(str(error).splitlines()), "")
+        why = without_secrets(next(iter(str(error).splitlines()), ""))
         self.say(
             f"Prefect's server could not be told how far the run is ({type(error).__name__}: {why}): the run goes on without it; "
             "Prefect's pages may lack some of it, and run.json has everything"

@@ -88,6 +88,28 @@ def test_a_file_that_is_gone_cut_or_changed_is_refused(folder):
     assert opened().find("model", "a/b", "v1")
 
 
+def test_what_was_not_fetched_and_what_leads_elsewhere_is_refused(folder, tmp_path):
+    (part,) = opened().parts.values()
+    place, secret = folder / part.place, tmp_path / "secret.json"
+    secret.write_text("{}")
+    (place / "more.json").write_text("{}")
+    with pytest.raises(NotInBundle, match="more.json, which was not fetched"):
+        opened().find("model", "a/b", None)
+    (place / "more.json").unlink()
+    (place / "more.json").symlink_to(secret)
+    with pytest.raises(NotInBundle, match="more.json, which leads out of it"):
+        opened().find("model", "a/b", None)
+    (place / "more.json").unlink()
+    assert opened().find("model", "a/b", None) == place
+    manifest = json.loads((folder / "bundle.json").read_text())
+    for change in ({"place": "/etc"}, {"place": "models/../../x"}, {"files": {"../secret.json": [2, "0"]}}):
+        (key,) = manifest["parts"]
+        changed = {**manifest, "parts": {key: {**manifest["parts"][key], **change}}}
+        (folder / "bundle.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match="leads out of its folder"):
+            opened()
+
+
 def test_no_bundle_and_one_of_another_version(folder, tmp_path, monkeypatch):
     (folder / "bundle.json").write_text(json.dumps({"format": 2, "parts": {}}))
     with pytest.raises(ValueError, match="got ValueError: format 2, and this version reads 1; run `bnf fetch"):
@@ -105,5 +127,7 @@ def test_names_hold_no_key_and_tell_urls_apart():
         url_name(one).startswith("https://host/a.jsonl?") and "secret" not in url_name(one) and url_name(one) != url_name(other)
     )
     assert url_name("s3://bucket/a") == "s3://bucket/a"
+    # The container stands where others have a user.
+    assert len({url_name(f"abfs://{container}@account/a.jsonl") for container in ("one", "two")}) == 2
     assert set_variant(None) == "default" and set_variant("main", {"data_dir": None}) == "main"
     assert set_variant(None, {"data_dir": "x"}) == 'default {"data_dir": "x"}'

@@ -123,6 +123,7 @@ def test_a_reply_that_repeats_markers_until_its_limit_is_read_in_a_moment():
     for text in (*texts, "</think>\n{", "\n~~~</think>", "```` ``` </think>", '{"a":', "[", " \n"):
         spoken("<think>a</think>b" + text * 10_000)
         spoken("```" + text * 10_000 + "```")
+        spoken(text * 10_000 + "4")
     assert time.process_time() - started < 10
 
 

@@ -6,11 +6,13 @@ import os
 import fsspec
 import pytest
 
+from evaluation.bundle import url_name
 from flows.commands.comparing import differing_settings
 from flows.dag.checks import Check
 from flows.dag.graph import build
 from flows.dag.objective_checks import sources_of
 from flows.dag.parts import shown_recipe
+from flows.dag.wanted import wanted
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
 from flows.recipe.paths import without_signatures
@@ -48,6 +50,12 @@ def test_it_is_in_no_key_and_reaches_the_stage(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("data.preparing.prepare.prepare_sources", lambda sources, *rest, **given: read.extend(sources))
     prepare.run(Job({**node.settings, **node.unkeyed}, {"model": tmp_path}, tmp_path, lambda *_: None))
     assert [source.path for source in read] == [URL]
+
+
+def test_a_bundle_fetches_it_whole_and_names_it_without(recipe):
+    (one,) = [one for one in wanted(list(build(recipe))) if one.kind == "url"]
+    assert one.name == URL and one.part_name == url_name(URL) and "hunter2" not in one.part_key
+    assert one.key == "data.path"
 
 
 def test_sampled_prompts_have_theirs_outside_the_key(recipe):

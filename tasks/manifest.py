@@ -62,15 +62,13 @@ def is_manifest(value: object) -> TypeGuard[Manifest]:
     """Whether JSON that was read is a manifest, as far as an artifact can't be checked without."""
     if not isinstance(value, dict) or not value.keys() >= _REQUIRED:
         return False
-    files, made_of = value["files"], value["ingredients"]
+    files = value["files"]
     return (
         isinstance(value["fingerprint"], str)
         and all(isinstance(value.get(name, ""), str) for name in _FOLDERS)
         and isinstance(files, dict)
         and all(_is_entry(entry) for entry in files.values())
-        and isinstance(made_of, dict)
-        and isinstance(made_of.get("stage"), str)
-        and all(isinstance(made_of.get(name), dict) for name in ("settings", "inputs", "code"))
+        and isinstance(value["ingredients"], dict)
     )
 
 

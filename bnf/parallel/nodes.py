@@ -84,5 +84,7 @@ def joined(call_file: Path, launch_id: str, num_nodes: int) -> dict[int, str]:
     names = {}
     for number in range(1, num_nodes):
         with contextlib.suppress(FileNotFoundError):
-            names[number] = node_file(call_file, launch_id, number).read_text()
+            # Between taking its number and writing its name a node hasn't come yet.
+            if name := node_file(call_file, launch_id, number).read_text():
+                names[number] = name
     return names

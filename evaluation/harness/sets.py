@@ -108,7 +108,11 @@ def _tagged(tag: str, folders: tuple[Path, ...]) -> list[Path]:
 
 def _read(file: Path) -> Record:
     """A definition with what it includes, of which its own values take the place."""
-    found = yaml.load(file.read_text(encoding="utf-8", errors="replace"), Loader=_Loader)
+    loader = _Loader(file.read_text(encoding="utf-8", errors="replace"))
+    try:
+        found = loader.get_single_data()
+    finally:
+        loader.dispose()
     own = found if isinstance(found, dict) else {}
     included = own.pop("include", None) or []
     merged: Record = {}

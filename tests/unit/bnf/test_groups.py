@@ -206,8 +206,9 @@ def test_a_file_that_was_cut_or_is_of_another_format_is_refused(tmp_path: Path) 
     whole = path.read_bytes()
     for size in (4, 200, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(SafetensorError):
+        with pytest.raises(ValueError, match=rf"{path} must be a whole file of groups, .*; prepare the data again") as caught:
             read_groups(tmp_path)
+        assert isinstance(caught.value.__cause__, SafetensorError)
     path.write_bytes(whole)
     save_file(load_file(path), path, metadata={"format": "bnf.groups/9"})
     with pytest.raises(ValueError, match=r"must be of format 'bnf.groups/1', got 'bnf.groups/9'; prepare the data again"):

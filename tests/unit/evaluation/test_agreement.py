@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 
@@ -90,9 +91,12 @@ def test_a_judge_of_ours_beside_recorded_gpt_4_verdicts(tmp_path):
     """The recorded games' own answers judged by ours, in our own format: the two are found to be about the same games."""
     (path,) = (RECORDED / "arena_hard").iterdir()
     rows = [json.loads(line) for line in path.read_text().strip().split("\n")]
-    from evaluation.judging.recorded.arena import _ANSWERS
-
-    shown = {row["question_id"]: _ANSWERS.search(row["games"][0]["user_prompt"]).groups() for row in rows}
+    answers = re.compile(
+        r"<\|The Start of Assistant A's Answer\|>\n(.*?)\n<\|The End of Assistant A's Answer\|>.*"
+        r"<\|The Start of Assistant B's Answer\|>\n(.*?)\n<\|The End of Assistant B's Answer\|>",
+        re.DOTALL,
+    )
+    shown = {row["question_id"]: answers.search(row["games"][0]["user_prompt"]).groups() for row in rows}
     items = [{"id": uid, "conversation": [{"role": "user", "content": "?"}]} for uid in shown]
     judge(
         ModelJudge(FakeEngine(lambda _: "[[A>>B]]"), None, {"model": "always A"}, "text"),

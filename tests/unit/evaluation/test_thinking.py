@@ -385,7 +385,10 @@ def test_records_and_results_say_which_thoughts_were_cut(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "evaluation.generation.generate.render",
-            lambda engine, tokenizer, asked: ([[ord(one["id"]), 63] for one in asked], [f"{one['id']}?" for one in asked]),
+            lambda engine, tokenizer, asked, markers: (
+                [[ord(one["id"]), 63] for one in asked],
+                [f"{one['id']}?" for one in asked],
+            ),
         )
         found = records("first", engine)
         assert records("again", Model({})) == found, "what is kept says it too"

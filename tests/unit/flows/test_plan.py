@@ -27,7 +27,7 @@ def begun(monkeypatch, tmp_path):
     plans, made = [], []
     monkeypatch.setenv("BNF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(align, "mark_crashed", lambda home: None)
-    monkeypatch.setattr(align, "_align", plans.append)
+    monkeypatch.setattr(align, "_align", lambda plan, outcome: plans.append(plan))
     monkeypatch.setattr(align, "make_plan", lambda *args: made.append(make_plan(*args)) or made[-1])
     return plans, made
 

@@ -7,14 +7,17 @@ people, data and models wrote stays text here: it is spelled in ordinary tokens.
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from bnf.data.chat_template import ChatTemplate, RenderingError
 from bnf.data.marked import KNOWN_ROLES, NO_CONTEXT, Context, Message
+
+# The wheel names no tokenizers of its own: transformers brings them.
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 class SpellingError(RenderingError):
@@ -186,11 +189,11 @@ class ControlTokens:
 class _Speller:
     """A tokenizer without some of its added tokens. transformers' `split_special_tokens` leaves in those that aren't called special."""
 
-    def __init__(self, backend: Tokenizer, names: frozenset[str]) -> None:
+    def __init__(self, backend: "Tokenizer", names: frozenset[str]) -> None:
         self.names = names
         settings = json.loads(backend.to_str())
         settings["added_tokens"] = left = [token for token in settings["added_tokens"] if token["content"] not in names]
-        self._backend = Tokenizer.from_str(json.dumps(settings))
+        self._backend = type(backend).from_str(json.dumps(settings))
         self._backend.no_truncation()
         self._backend.no_padding()
         # Those that are left may have got other ids.

@@ -15,8 +15,8 @@ import pytest
 
 from bnf.train import run as train_alone
 from bnf.training.config import TrainConfig
-from flows.service.server import free_port
 from tests.integration.test_parallel_training import SETTINGS, closeness
+from tests.unit.bnf.test_nodes import free_port
 from tests.unit.bnf.training import BASE, run, same, weights
 
 pytestmark = pytest.mark.integration
@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def two_nodes(**more: Any) -> dict[str, Any]:
-    with free_port() as port:
-        return SETTINGS | {"num_nodes": 2, "rdzv_endpoint": f"localhost:{port}"} | more
+    # None of the ports that homes' servers take: other tests start some meanwhile.
+    return SETTINGS | {"num_nodes": 2, "rdzv_endpoint": f"localhost:{free_port()}"} | more
 
 
 @contextmanager

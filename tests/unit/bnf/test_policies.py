@@ -139,13 +139,12 @@ def test_a_killed_training_goes_on_with_the_count_and_the_best(dev_workplace: Pa
         script = (
             "import os, signal\n"
             "from pathlib import Path\n"
-            "import bnf.training.policies as policies\n"
             "from tests.unit.bnf.test_policies import trained\n"
             "def dying(source, target):\n"
             f"    if str(source).endswith({place!r}):\n"
             "        os.kill(os.getpid(), signal.SIGKILL)\n"
             "    replace(source, target)\n"
-            "replace, policies.os.replace = os.replace, dying\n"
+            "replace, os.replace = os.replace, dying\n"
             f"trained(Path({str(dev_workplace)!r}), Path({str(tmp_path / 'killed')!r}), {asked!r}, **{PATIENT!r})\n"
         )
         process = subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT, env=dict(os.environ))

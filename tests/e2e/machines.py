@@ -8,6 +8,7 @@ A network namespace of the test's own is the hub, so nothing of this machine's n
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -113,3 +114,9 @@ class Machine(Bnf):
         """What the newest run's process of this name has said."""
         files = sorted((self.home / "state" / "runs").glob(f"*/logs/{name}.log"), key=lambda file: file.stat().st_mtime)
         return files[-1].read_text(errors="replace") if files else ""
+
+    def at_work(self, task: str) -> bool:
+        """Whether a run of this machine is at the task, by its name in Prefect."""
+        records = [json.loads(file.read_text()) for file in (self.home / "state" / "runs").glob("*/run.json")]
+        working = [one for record in records for one in [record.get("working"), *record.get("also_working", [])] if one]
+        return any(one["task"] == task for one in working)

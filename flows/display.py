@@ -90,9 +90,13 @@ class Display:
             task = self.at_work.get(node.label)
             if task is None:
                 return
-            counted = note.split(",")[0]
-            task.place = f"{done} of {total}" + (f" {counted}" if counted.isalpha() else "")
-            task.text = f" {done}/{total}  {note}"
+            if total:
+                counted = note.split(",")[0]
+                task.place = f"{done} of {total}" + (f" {counted}" if counted.isalpha() else "")
+                task.text = f" {done}/{total}  {note}"
+            else:
+                # Nothing is counted yet.
+                task.place, task.text = note, f" {note}"
             now_s = time.monotonic()
             if now_s - self._cached_s > _FOLD_S:
                 self._fold()

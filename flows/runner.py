@@ -18,6 +18,7 @@ from flows.dag.engine_checks import load_checks
 from flows.dag.on_policy import BASE
 from flows.dag.plan import Plan
 from flows.dag.preflight import require
+from flows.dag.ray_checks import cluster_variables
 from flows.dag.schedule import Waiting, startable
 from flows.dag.thought_checks import thought_checks
 from flows.dag.trainable import groups_problem, memory_problem, model_problem
@@ -107,7 +108,12 @@ class Runner:
             self.record.folder / "logs",
             lambda: self.share.hold(self._stopped, lambda: self._say("waiting for other runs' accelerator"), self.unshown),
             self._stopped,
-            {LEDGER_VARIABLE: str(self.record.folder / "spending.jsonl"), RUN_VARIABLE: self.record.id, **self.keys},
+            {
+                LEDGER_VARIABLE: str(self.record.folder / "spending.jsonl"),
+                RUN_VARIABLE: self.record.id,
+                **cluster_variables(self.plan.checks),
+                **self.keys,
+            },
             self._devices,
         )
         self.execution = Execution(

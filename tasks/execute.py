@@ -16,9 +16,11 @@ from bnf.plugins import load
 from tasks.child import Cancelled, StageFailed
 from tasks.children import Children
 from tasks.keys import Ingredients, package_version
+from tasks.manifest import read_manifest
 from tasks.memory import Memory
 from tasks.nodes import Node, input_path
 from tasks.remote import RemoteError
+from tasks.resources import needs_accelerator
 from tasks.stages import STAGES
 from tasks.store import Artifact, Store
 
@@ -93,7 +95,8 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
         needed = MIN_FREE_BYTES + stage.disk_bytes(paths, node.settings)
         if shutil.disk_usage(work).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        memory = _run_child(node, made_of, paths, work, execution, refresh)
+        opening = _opening(node, fetched, paths)
+        memory = _run_child(node, made_of, paths, work, execution, refresh, opening)
         identity = {name: value for name, value in vars(stage.identity(work)).items() if value is not None}
         fingerprint = identity.pop("fingerprint", None)
         seconds = round(time.monotonic() - started_s, 3)
@@ -118,7 +121,13 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
 
 
 def _run_child(
-    node: Node, made_of: Ingredients, paths: Mapping[str, Path], work: Path, execution: Execution, refresh: bool
+    node: Node,
+    made_of: Ingredients,
+    paths: Mapping[str, Path],
+    work: Path,
+    execution: Execution,
+    refresh: bool,
+    opening: str | None,
 ) -> Memory:
     """Have the node's process do the work, and say how much memory it took. Any failure ends the process: the state of an engine that
     failed can't be trusted.
@@ -129,6 +138,8 @@ def _run_child(
         node, lambda text: execution.on_log(node, text), lambda *progress: execution.on_progress(node, *progress)
     )
     try:
+        if opening is not None:
+            execution.on_progress(node, 0, 0, opening)
         settings, files = {**node.settings, **node.unkeyed}, {**paths, **node.files}
         child.run(f"{STAGES.package}.{node.stage}", settings, files, work, fingerprints=made_of.inputs, refresh=refresh)
     except BaseException:
@@ -137,6 +148,18 @@ def _run_child(
     memory = child.memory.to_json() if child.memory is not None else {}
     children.done(node)
     return memory
+
+
+def _opening(node: Node, folders: Mapping[str, Path], paths: Mapping[str, Path]) -> str | None:
+    """What to show of a node until its stage counts something: that it opens its model; None where it computes with none here."""
+    if not needs_accelerator(node):
+        return None
+    role = next((role for role in ("judge", "policy", "model") if role in paths), None)
+    if role is None:
+        return None
+    # A model of a hub lies in a folder that has a commit's name.
+    named = read_manifest(folders[role])["ingredients"]["settings"].get("model_name_or_path")
+    return f"opening {str(named).rstrip('/').rsplit('/', 1)[-1] if named else paths[role].name}"
 
 
 def _no_disk(node: Node, needed: int, store: Store, error: Exception) -> str | None:

@@ -58,6 +58,7 @@ SHOWS_OR_REFUSES = frozenset(
         "bnf.parallel.join",
         "bnf.parallel.launch",
         "bnf.parallel.placement",
+        "bnf.parallel.ray_actor",
         "bnf.parallel.ray_workers",
         "bnf.parallel.sent_errors",
         "bnf.parallel.worker_cores",

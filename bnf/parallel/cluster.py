@@ -1,8 +1,13 @@
-"""What the machines of a Ray cluster have, and how many workers find room there."""
+"""What the machines of a Ray cluster have, and how many workers find room there; and what a run's processes know of the one it began on."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+# The variables that tell a run's processes where the cluster was on which it began, and how many GPUs that had.
+BEGAN_AT, BEGAN_WITH_GPUS = "BNF_RAY_CLUSTER", "BNF_RAY_GPUS"
 
 
 @dataclass(frozen=True)
@@ -15,9 +20,14 @@ class Machine:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The machines that are there now."""
+    """The machines that are there now.
+
+    Attributes:
+        address: HOST:PORT of its head, where `auto` found it; else empty.
+    """
 
     machines: tuple[Machine, ...]
+    address: str = ""
 
     @property
     def num_gpus(self) -> int:
@@ -40,3 +50,21 @@ class Cluster:
         most = max((machine.num_cpus for machine in self.machines), default=0)
         fits = (cores for cores in range(most, 0, -1) if sum(one.num_cpus // cores for one in self.machines) >= count)
         return next(fits, 0)
+
+    def variables(self) -> dict[str, str]:
+        """The variables of the processes of a run that begins on this cluster."""
+        return {BEGAN_AT: self.address, BEGAN_WITH_GPUS: str(self.num_gpus)}
+
+
+def check_no_gpus_went(environment: Mapping[str, str] = os.environ) -> None:
+    """Called before workers compute on CPUs: they must not stand in for GPUs, on which a model has other bits and another speed.
+
+    Raises:
+        ValueError: the cluster had GPUs when the run began.
+    """
+    if number := int(environment.get(BEGAN_WITH_GPUS) or 0):
+        raise ValueError(
+            f"ray.address must be that of a cluster with GPUs, as the run began on {number} of them, got one that has none left; start Ray "
+            "again on a node with GPUs (`ray start --address=HOST:PORT`), and run again: what is complete stays. A run that begins on the "
+            "cluster as it is now computes on its CPUs"
+        )

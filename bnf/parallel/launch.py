@@ -8,6 +8,7 @@ what the work can go on from lies in its folder.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -29,6 +30,8 @@ from bnf.process import module_command, module_environment
 from bnf.progress import Progress
 
 WORKER = "bnf.training.worker"
+# Locked for as long as a launch is at work in its folder.
+LOCK_FILE = "launch.lock"
 # How a line on stdout begins that reports progress.
 MARK = "bnf.progress "
 # The kind of an error report of a process that could write none itself.
@@ -80,7 +83,8 @@ def launch(
     `reported` are the errors that are raised as what they are, by name; their message is all there is to know.
 
     Raises:
-        ValueError: nothing says where the nodes meet, they can't meet there, a node has other code, or the Slurm job has too few nodes.
+        ValueError: another launch is at work in the folder, nothing says where the nodes meet, they can't meet there, a node has other
+            code, or the Slurm job has too few nodes.
         RuntimeError: a process failed otherwise, or a node did not come or went away.
     """
     several = placement.num_nodes > 1
@@ -92,10 +96,47 @@ def launch(
         placement.meeting_point() if several else None,
         code_digest() if several else None,
     )
-    if several and placement.rdzv_endpoint is not None:
-        check_meeting_point(placement.rdzv_endpoint)
     folder.mkdir(parents=True, exist_ok=True)
-    call_file = folder / CALL_FILE
+    with _alone(folder):
+        if several and placement.rdzv_endpoint is not None:
+            check_meeting_point(placement.rdzv_endpoint)
+        _launch(started, call, folder / CALL_FILE, reported, progress)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock, which the kernel frees however its holder ends: another launch would take this one's files away, and its
+    nodes with them.
+
+    Raises:
+        ValueError: another launch is at work there.
+    """
+    file, is_own = folder / LOCK_FILE, False
+    while not is_own:
+        with file.open("ab") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"output_dir must be one launch's own while it is at work, got {folder}, where another one holds {LOCK_FILE}; take "
+                    "another folder, or wait for its end"
+                ) from None
+            except OSError as error:
+                print(f"launch: {file} can't be locked ({error}): begin no other one there", file=sys.stderr, flush=True)
+            # One that has just ended took away the file that was opened here.
+            is_own = file.exists() and os.path.samestat(file.stat(), os.fstat(held.fileno()))
+            if is_own:
+                try:
+                    yield
+                finally:
+                    file.unlink(missing_ok=True)
+
+
+def _launch(
+    started: Launch, call: Mapping[str, object], call_file: Path, reported: Mapping[str, type[Exception]], progress: Progress
+) -> None:
+    """Writes the call where all nodes look for it, runs it, and takes the launch's files away in the end."""
+    several, folder = started.num_nodes > 1, call_file.parent
     for stale in folder.glob("launch*.json"):
         # A node of that launch may be taking its own away.
         stale.unlink(missing_ok=True)

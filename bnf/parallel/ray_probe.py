@@ -40,7 +40,7 @@ def cluster_at(address: str) -> Cluster:
         )
     if "problem" in answer:
         raise ValueError(answer["problem"])
-    return Cluster(tuple(Machine(*machine) for machine in answer["machines"]))
+    return Cluster(tuple(Machine(*machine) for machine in answer["machines"]), answer["address"])
 
 
 def main() -> None:
@@ -53,7 +53,8 @@ def main() -> None:
     except ValueError as error:
         answer = {"problem": str(error)}
     else:
-        answer = {"machines": [[machine.num_gpus, machine.num_cpus] for machine in cluster.machines]}
+        machines = [[machine.num_gpus, machine.num_cpus] for machine in cluster.machines]
+        answer = {"machines": machines, "address": cluster.address}
     print(json.dumps(answer), flush=True)
     # Ray's own end takes a second, and has nothing to say.
     os._exit(0)

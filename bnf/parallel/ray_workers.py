@@ -8,26 +8,20 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import queue
 import shutil
 import socket
 import tempfile
-import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from bnf.host import own_cores
-from bnf.parallel.cluster import Cluster, Machine
+from bnf.parallel.cluster import BEGAN_AT, Cluster, Machine, check_no_gpus_went
 from bnf.parallel.code import code_digest
-from bnf.parallel.sent_errors import SentError
+from bnf.parallel.ray_actor import Server, WorkerActor
 from bnf.parallel.share import WorkerEnded
-from bnf.parallel.worker_cores import stay_on_cores
 from bnf.process import ROOT
 
 if TYPE_CHECKING:
@@ -52,37 +46,17 @@ A = TypeVar("A")
 M = TypeVar("M")
 R = TypeVar("R")
 O = TypeVar("O")  # noqa: E741
-M_in = TypeVar("M_in", contravariant=True)
-R_out = TypeVar("R_out", covariant=True)
-
-
-class Server(Protocol[M_in, R_out, A]):
-    """What a worker holds once it is open, such as a loaded model.
-
-    Attributes:
-        about: what its caller has to know of it.
-    """
-
-    about: A
-
-    def __call__(self, message: M_in) -> Iterator[R_out]:
-        """The replies to one message, as they are there."""
-        ...
-
-    def close(self) -> None:
-        """Called before the worker ends."""
-        ...
 
 
 def connect(address: str) -> Cluster:
-    """Connect this process to Ray, once.
+    """Connect this process to Ray, once. Of the clusters of which this machine is a node, the output says which it is.
 
     Args:
         address: `local` starts Ray on this machine, for as long as this process lives; `auto` is the cluster that runs on this machine;
             `ray://HOST:PORT` is one elsewhere. Nodes of a cluster get the project's code from here, and work in the folder that has it.
 
     Raises:
-        ValueError: Ray is not installed, or there is no cluster at the address that this process can join.
+        ValueError: Ray is not installed, there is no cluster at the address that this process can join, or `auto` stands for several.
     """
     if find_spec("ray") is None:
         raise ValueError(
@@ -90,10 +64,11 @@ def connect(address: str) -> Cluster:
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
-    if address == "local" or (address.startswith("ray://") and ("RAY_AUTH_TOKEN" in os.environ or token.exists())):
+    may_name = address.startswith("ray://") or (_is_found(address) and BEGAN_AT in os.environ)
+    if address == "local" or (may_name and ("RAY_AUTH_TOKEN" in os.environ or token.exists())):
         # Ray of this machine alone has a token by default; to say so saves a warning. A client sends its token only where the mode is said.
-        # A process of a cluster finds out by itself, but not where RAY_ADDRESS names the cluster. To say it there anyway would keep the
-        # workers of a cluster without a token from this process.
+        # A process of a cluster finds out by itself where Ray finds the cluster, but not where the cluster is named: so `_taken` needs it
+        # here. Where RAY_ADDRESS names it, to say it would keep the workers of a cluster without a token from this process.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
@@ -112,7 +87,39 @@ def connect(address: str) -> Cluster:
         else:
             _join(address)
     nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return Cluster(tuple(Machine(int(has.get("GPU", 0)), int(has.get("CPU", 0))) for has in nodes))
+    machines = tuple(Machine(int(has.get("GPU", 0)), int(has.get("CPU", 0))) for has in nodes)
+    return Cluster(machines, ray.get_runtime_context().gcs_address if address == "auto" else "")
+
+
+def _is_found(address: str) -> bool:
+    """Whether Ray is to look for the cluster on this machine: nothing names it."""
+    return address == "auto" and not os.environ.get("RAY_ADDRESS")
+
+
+def _taken() -> str:
+    """What Ray is asked for where it is to look for the cluster itself: `auto`, or of several that run here the one on which the run began.
+
+    Raises:
+        ValueError: several run here and no run began on one of them; or a run began on one that isn't here any more.
+    """
+    # Ray would take the one that was started last, or any of them. It has no public name for their list.
+    from ray._private.services import canonicalize_bootstrap_address, find_gcs_addresses
+
+    here = sorted({canonicalize_bootstrap_address(one) or one for one in find_gcs_addresses()})
+    began_at = os.environ.get(BEGAN_AT)
+    if began_at and here and began_at not in here:
+        raise ValueError(
+            f"ray.address=auto must find the cluster on which the run began, {began_at}, got {' and '.join(here)}; run again to compute "
+            "there: what is complete stays"
+        )
+    if len(here) < 2:
+        return "auto"
+    if began_at:
+        return began_at
+    raise ValueError(
+        f"ray.address=auto must find one cluster on this machine, got {len(here)} ({', '.join(here)}); set RAY_ADDRESS to the one that is "
+        "meant, with RAY_AUTH_MODE=token where it has a token, or end the others"
+    )
 
 
 def _join(address: str) -> None:
@@ -120,13 +127,16 @@ def _join(address: str) -> None:
     import ray
     from ray.exceptions import RayError
 
+    taken = _taken() if _is_found(address) else address
     try:
-        socket.create_connection(_host_and_port(address), timeout=_ANSWER_S).close()
+        socket.create_connection(_host_and_port(taken), timeout=_ANSWER_S).close()
         with tempfile.TemporaryDirectory() as code:
             # In one folder, as they are here: a package finds another one's files beside its own.
             for package in _PACKAGES:
                 shutil.copytree(ROOT / package, Path(code) / package, ignore=shutil.ignore_patterns("__pycache__"))
-            ray.init(address, runtime_env={"working_dir": code}, logging_level=logging.WARNING)
+            ray.init(taken, runtime_env={"working_dir": code}, logging_level=logging.WARNING)
+        if address == "auto":
+            print(f"Ray is the cluster at {ray.get_runtime_context().gcs_address}", flush=True)
     except (OSError, OverflowError, RuntimeError, RayError) as error:
         said = " ".join(str(error).split())[:400]
         named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else ""
@@ -174,10 +184,15 @@ def start_workers(
         opens: a function of a module of the project.
         num_cpus: without GPUs a worker stays on so many cores of its machine, on which no other worker is.
         variables: set before a worker's process starts.
+
+    Raises:
+        ValueError: they would compute on CPUs, and the run began on GPUs.
     """
+    if not num_gpus:
+        check_no_gpus_went()
     import ray
 
-    actor = ray.remote(_Actor).options(
+    actor = ray.remote(WorkerActor).options(
         num_gpus=num_gpus,
         num_cpus=num_cpus,
         max_restarts=_RESTARTS,
@@ -302,96 +317,3 @@ class RayWorker(Generic[M, R, A]):
             lines = [line.strip() for line in str(error).splitlines()]
             said = (" ".join(line for line in lines if "The actor" in line) or lines[0])[:400]
         return WorkerEnded(f"worker {self._number} ended ({said})")
-
-
-class _End:
-    """Stands behind the last reply to a message, with what has failed."""
-
-    def __init__(self, failed: Exception | None) -> None:
-        self.failed = failed
-
-
-class _Actor(Generic[O, M, R, A]):
-    """The worker's side. One thread opens what it holds and does all the work, as some libraries keep things by thread."""
-
-    def __init__(self, number: int, opens: Callable[[O], Server[M, R, A]], opening: O, code: str, num_cores: int) -> None:
-        self._number, self._opens, self._opening, self._code = number, opens, opening, code
-        # Cores are held for as long as the files are open, so also a worker that is killed gives its own back.
-        self._cores = stay_on_cores(num_cores)
-        # One that is started again is another one.
-        self._life = uuid.uuid4().hex
-        self._server: Server[M, R, A] | None = None
-        self._failed: Exception | None = None
-        self._is_open = threading.Event()
-        self._messages: queue.Queue[tuple[M, queue.Queue[R | _End]]] = queue.Queue()
-        self._replies: queue.Queue[R | _End] = queue.Queue()
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def __repr__(self) -> str:
-        """What Ray writes before the lines that it passes on."""
-        return f"worker {self._number}"
-
-    def about(self) -> A:
-        """What the server says of itself, once it is open. What fails then is raised here: at its start it would come back as text."""
-        self._is_open.wait()
-        if self._failed is not None:
-            raise self._failed
-        assert self._server is not None
-        return self._server.about
-
-    def start(self, message: M) -> str:
-        """Begin to work on a message; `take` gives the replies. The one before is left off."""
-        self.about()
-        self._replies = queue.Queue()
-        self._messages.put((message, self._replies))
-        return self._life
-
-    def take(self, life: str) -> tuple[list[R], bool]:
-        """The replies since the last time, and whether that was all; it waits up to a second for one."""
-        if life != self._life:
-            raise WorkerEnded(f"worker {self._number} was started again")
-        taken: list[R] = []
-        with suppress(queue.Empty):
-            reply = self._replies.get(timeout=_ASK_AGAIN_S)
-            while not isinstance(reply, _End):
-                taken.append(reply)
-                reply = self._replies.get_nowait()
-            if reply.failed is None:
-                return taken, True
-            if not taken:
-                raise reply.failed
-            self._replies.put(reply)
-        return taken, False
-
-    def close(self) -> None:
-        """Close what the worker holds."""
-        if self._server is not None:
-            self._server.close()
-
-    def _serve(self) -> None:
-        try:
-            if (own := code_digest()) != self._code:
-                raise ValueError(
-                    f"every node of a Ray cluster must compute with {self._code}, got {own}; install the same versions"
-                )
-            self._server = self._opens(self._opening)
-            print(f"open on {platform.node()}", flush=True)
-        except SystemExit as error:
-            self._failed = RuntimeError(
-                f"what worker {self._number} opens must not end it, got exit {error.code}; its log has why"
-            )
-        except BaseException as error:
-            self._failed = SentError.of(error).error()
-        self._is_open.set()
-        while self._server is not None:
-            message, replies = self._messages.get()
-            failed = None
-            try:
-                for reply in self._server(message):
-                    if replies is not self._replies:
-                        break
-                    replies.put(reply)
-            except BaseException as error:
-                # A panic of a library in Rust is no Exception; the caller waits for an end.
-                failed = SentError.of(error).error()
-            replies.put(_End(failed))

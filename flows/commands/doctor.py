@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -40,7 +41,11 @@ def diagnose(recipe_path: str | None, overrides: Sequence[str], *, offline: bool
     # Several tasks ask for the same thing.
     checks = list(dict.fromkeys(checks))
     if as_json:
-        print(json.dumps({"ok": not any(c.problem for c in checks), "checks": [vars(check) for check in checks]}, indent=2))
+        print(
+            json.dumps(
+                {"ok": not any(c.problem for c in checks), "checks": [dataclasses.asdict(check) for check in checks]}, indent=2
+            )
+        )
     else:
         rows = [{"check": c.name, "": "PROBLEM" if c.problem else "ok", "seen": c.problem or c.seen} for c in checks]
         print_table("", rows, words=True)

@@ -48,7 +48,7 @@ def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
         print(f"{count[True]} cached, {count[None]} cached if the stage before gives the same bits, {count[False]} to run")
         _show_outlooks(takes)
         for check in plan.checks:
-            if check.name == COMPLETIONS or check.is_stale:
+            if check.name == COMPLETIONS or check.is_stale or check.is_said:
                 print(f"{check.name}: {check.seen}")
     # A home that can't be written may be looked at; `run` and `doctor` refuse it.
     require(check for check in plan.checks if check.name != HOME)

@@ -46,7 +46,7 @@ def run_recipe(
         display.stop()
     set_prefect_environment(home, debug=debug)
     for found in plan.checks:
-        if found.is_cost or found.is_stale:
+        if found.is_cost or found.is_stale or found.is_said:
             display.message(f"{found.name}: {found.seen}")
     # The server may take a while: from here on others see the run, and nothing is dropped from the home.
     with using(home):

@@ -172,7 +172,7 @@ class _Shown:
             label, progress = working.task, seen.tasks.get(working.task)
             if label not in self._at_work:
                 self._display.start(_Label(label), None if progress is None else _ago_s(progress.began, run, state))
-            if progress is not None and progress.total and progress != self._at_work.get(label):
+            if progress is not None and (progress.total or progress.note) and progress != self._at_work.get(label):
                 self._display.progress(_Label(label), progress.done, progress.total, progress.note)
             self._at_work[label] = progress
 

@@ -117,3 +117,19 @@ def _saves(run: Run) -> list[int]:
     steps, save_steps = int(json.loads(file.read_text())["steps"]), run.recipe.train_config().save_steps
     numbers = range(1, steps + 1)
     return sorted({step for number in numbers if (step := step_of(f"save{number}", save_steps, steps)) < steps})
+
+
+def without_curve(recipe: Recipe) -> Iterator[Check]:
+    """What of a recipe's evaluation sees the last policy alone, though others of the training's way are asked for."""
+    if not recipe.evaluation.checkpoints:
+        return
+    judges = [] if recipe.judge is None else [f"judge.benchmarks.{name}" for name in recipe.judge.benchmarks]
+    tasks = [f"evaluation.lm_eval.{name}" for name in recipe.evaluation.lm_eval]
+    if judges or tasks:
+        yield Check(
+            "no curve over checkpoints",
+            None,
+            f"{', '.join([*judges, *tasks])}: of the base model and the last policy alone; evaluation.checkpoints adds policies to "
+            "evaluation.benchmarks",
+            is_said=True,
+        )

@@ -19,6 +19,8 @@ class Check:
     is_cost: bool = False
     # Whether it was seen in a cache, because a hub wasn't reached: then it may have changed there, and that is shown too.
     is_stale: bool = False
+    # Whether it says how the recipe is read, such as where models compute: that is shown too.
+    is_said: bool = False
 
     def __post_init__(self) -> None:
         for name in ("problem", "seen"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.dag import resources
-from flows.dag.checkpoints import kept_checks
+from flows.dag.checkpoints import kept_checks, without_curve
 from flows.dag.checks import Check
 from flows.dag.graph import build
 from flows.dag.preflight import preflight
@@ -69,7 +69,7 @@ def make_plan(home: Path, recipe: Recipe, options: Options, changed: Mapping[str
         checks.append(Check("resources", found))
     if options.evaluate_run:
         checks += kept_checks(home, asked, find_run(home, options.evaluate_run, MODELS))
-    checks += preflight(recipe, list(forecasts.values()), home)
+    checks += [*preflight(recipe, list(forecasts.values()), home), *without_curve(recipe)]
     return Plan(home, options, recipe, nodes, selection, store, pinned, forecasts, checks, changed or {})
 
 

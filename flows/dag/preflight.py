@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bnf.data.groups import GROUPS_FILE
 from bnf.data.sizes import DataSizes, data_sizes
-from bnf.host import available_memory
+from bnf.host import available_memory, own_cores
 from bnf.model.device import device_kind
 from bnf.model.digests import check_files
 from bnf.model.served import served_otherwise
@@ -104,9 +104,11 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
             yield judged_files_check(node, {entry.node.id: entry.node for entry in forecasts})
         if node.stage == "prepare" and "sources" in node.settings:
             yield from _sources(node)
+            yield from _processes(node)
         if node.stage == "sample" and node.settings["round"] == 1:
             yield from _prompts(node)
-    ray, cluster = ray_check(todo)
+    ray = ray_check(todo)
+    cluster = None if ray is None else ray.cluster
     yield from (check for check in (ray, device_check(todo, cluster)) if check is not None)
     yield from load_checks(forecasts, cluster=cluster)
     if "train" in stages:
@@ -253,6 +255,16 @@ def _sources(node: Node) -> Iterator[Check]:
             yield Check(f"source {source.source}", problem)
         else:
             yield _source(source, key)
+
+
+def _processes(node: Node) -> Iterator[Check]:
+    """Each process that prepares data here must have a core. On Ray no more tasks begin than its cluster has cores."""
+    number, cores = node.unkeyed["num_proc"], len(own_cores())
+    if number is not None and number > cores and "ray" not in node.unkeyed:
+        yield Check(
+            "processes of prepare",
+            f"prepare.num_proc must be at most {cores}, this machine's cores, got {number}; lower it, or leave it out for one per core",
+        )
 
 
 def _prompts(node: Node) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 from bnf.model.device import device_kind
@@ -12,25 +13,40 @@ from flows.dag.checks import Check
 from tasks.nodes import Node
 
 
-def ray_check(nodes: Iterable[Node]) -> tuple[Check | None, Cluster | None]:
-    """The check of Ray, where one of the tasks needs it, and the cluster that it found. `local` is this machine: no cluster is asked."""
+@dataclass(frozen=True)
+class RayCheck(Check):
+    """The check of Ray, and the cluster that it found. `local` is this machine: no cluster is asked."""
+
+    cluster: Cluster | None = None
+
+
+def ray_check(nodes: Iterable[Node]) -> RayCheck | None:
+    """The check of Ray, where one of the tasks needs it."""
     address = next((node.unkeyed["ray"] for node in nodes if "ray" in node.unkeyed), None)
     if address is None:
-        return None, None
+        return None
     name = f"Ray {address}"
     if find_spec("ray") is None:
-        return Check(
+        return RayCheck(
             name,
             f"ray.address must be none without the package ray, got {address}; .venv/bin/pip install 'ray[data]==2.60.0'",
-        ), None
+        )
     if address == "local":
-        return Check(name, None, "this machine"), None
+        return RayCheck(name, None, "this machine")
     try:
         cluster = cluster_at(address)
     except ValueError as error:
-        return Check(name, str(error)), None
+        return RayCheck(name, str(error))
     number = "1 node" if cluster.num_nodes == 1 else f"{cluster.num_nodes} nodes"
-    return Check(name, None, f"{number}, {cluster.num_gpus} GPUs, {cluster.num_cpus} cores"), cluster
+    where = f" at {cluster.address}" if cluster.address else ""
+    seen = f"{number}, {cluster.num_gpus} GPUs, {cluster.num_cpus} cores{where}"
+    return RayCheck(name, None, seen, is_said=True, cluster=cluster)
+
+
+def cluster_variables(checks: Iterable[Check]) -> dict[str, str]:
+    """What the processes of a run are told of the cluster that its checks found: they stay on it, and on its kind of device."""
+    found = (check.cluster for check in checks if isinstance(check, RayCheck))
+    return next((cluster.variables() for cluster in found if cluster is not None), {})
 
 
 def device_check(nodes: Iterable[Node], cluster: Cluster | None) -> Check | None:

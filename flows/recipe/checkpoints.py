@@ -26,4 +26,6 @@ def asked_checkpoints(recipe: Recipe) -> list[str]:
         # Where another one is taken, nothing else would say what the last policy is.
         return every_save(config.save_steps, config.max_steps, with_last=config.keep_best != "none")
     except ValueError as error:
-        raise RecipeError(f"train.{error}" if str(error).startswith("save_steps") else str(error)) from error
+        # The training knows no key of another section.
+        of_saves = str(error).startswith("save_steps")
+        raise RecipeError(f"train.{error} (evaluation.checkpoints=[100, 200])" if of_saves else str(error)) from error

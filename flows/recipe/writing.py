@@ -21,7 +21,7 @@ _STEPS, _LEAST_BATCH, _MOST_BATCH = 16, 8, 128
 _DEV_PROMPTS = 200
 _COLUMNS_SHOWN = 12
 # Sources of votes, which may have no winner.
-_VOTES = ("arena", "pandalm")
+_VOTES = ("arena", "pandalm", "votes")
 _COMMENTS_AT = 36
 _WIDTH = 132
 

@@ -23,7 +23,8 @@ _INTERVAL_S = 0.5
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """How far a task is: so many of so many, and what else its stage says; `began` is an ISO time. Before its first report all is 0."""
+    """How far a task is: so many of so many, and what else its stage says; `began` is an ISO time. Before its first report all is 0;
+    while `total` is 0 nothing is counted yet, and the note says what the task is at."""
 
     began: str
     done: int = 0

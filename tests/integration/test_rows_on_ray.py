@@ -111,7 +111,7 @@ def processes(folder: Path | None = None) -> dict[int, str]:
     if folder is not None:
         return {pid: command for pid, command in found.items() if str(folder) in command and pid != os.getpid()}
     is_own = {pid for pid in found if parents.get(parents[pid]) == os.getpid()}
-    return {pid: found[pid] for pid in is_own if re.match("ray::(_Actor|worker )", found[pid])}
+    return {pid: found[pid] for pid in is_own if re.match("ray::(WorkerActor|worker )", found[pid])}
 
 
 def wait_until_ended(folder: Path | None = None) -> None:

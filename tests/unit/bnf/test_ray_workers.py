@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from bnf.parallel.ray_workers import RayWorker
+from bnf.parallel.cluster import BEGAN_WITH_GPUS, Cluster, Machine
+from bnf.parallel.ray_workers import RayWorker, start_workers
 from bnf.parallel.share import WorkerEnded, share_out
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 BUSY = ValueError("Free memory on device must be 20 GiB, got 3 GiB")
 
 
@@ -63,3 +64,34 @@ def test_a_cluster_that_is_gone_is_no_workers_end():
     assert one.ready(lambda: False)
     with pytest.raises(ConnectionError, match="must be there"):
         list(share_out([one], range(5), lambda worker, task: [task]))
+
+
+def test_cpus_do_not_stand_in_for_gpus_that_are_gone(monkeypatch):
+    asked = {"number": 1, "opens": None, "opening": None, "num_cpus": 1, "variables": {}}
+
+    class Asked(Exception):
+        pass
+
+    def remote(actor):
+        raise Asked
+
+    monkeypatch.setattr(ray, "remote", remote)
+    began = Cluster((Machine(8, 16), Machine(0, 4)), "10.0.0.4:6379")
+    for name, value in began.variables().items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError) as refused:
+        start_workers(**asked, num_gpus=0)
+    assert str(refused.value) == (
+        "ray.address must be that of a cluster with GPUs, as the run began on 8 of them, got one that has none left; start Ray again "
+        "on a node with GPUs (`ray start --address=HOST:PORT`), and run again: what is complete stays. A run that begins on the "
+        "cluster as it is now computes on its CPUs"
+    )
+    with pytest.raises(Asked):
+        start_workers(**asked, num_gpus=1)
+    # One that began on CPUs stays there.
+    monkeypatch.setenv(BEGAN_WITH_GPUS, Cluster((Machine(0, 4),)).variables()[BEGAN_WITH_GPUS])
+    with pytest.raises(Asked):
+        start_workers(**asked, num_gpus=0)
+    monkeypatch.delenv(BEGAN_WITH_GPUS)
+    with pytest.raises(Asked):
+        start_workers(**asked, num_gpus=0)

@@ -136,6 +136,22 @@ def pair(better="yes", worse="no", scores=(None, None), origins=("", "")):
             pair(origins=("y", "x")),
         ),
         (
+            "votes",
+            {"prompt": "Say yes", "response_a": "no", "response_b": "yes", "winner": "model_b", "model_a": "x", "model_b": "y"},
+            {},
+            USER,
+            pair(origins=("y", "x")),
+        ),
+        ("votes", {"prompt": USER, "response_a": [YES], "response_b": [NO], "preference": "A"}, {}, USER, pair()),
+        ("votes", {"prompt": "Say yes", "response_a": "no", "response_b": "yes", "preference": "response_b"}, {}, USER, pair()),
+        (
+            "votes",
+            {"q": "Say yes", "x": "yes", "y": "no", "best": "a"},
+            {"prompt": "q", "first": "x", "second": "y", "winner": "best"},
+            USER,
+            pair(),
+        ),
+        (
             "prometheus",
             {"instruction": JUDGED, "gpt4_score": [4, 5, 3], "response_source": "vicuna"},
             {},
@@ -161,6 +177,8 @@ def test_a_record_becomes_its_row(source, record, columns, messages, candidates)
         ),
         ("arena", {"conversation_a": [*USER, YES], "conversation_b": [*USER, NO], "winner": "tie"}, [0, 0]),
         ("arena", {"conversation_a": [*USER, YES], "conversation_b": [*USER, NO], "winner": "tie (bothbad)"}, [-1, -1]),
+        ("votes", {"prompt": "p", "response_a": "a", "response_b": "b", "winner": "tie"}, [0, 0]),
+        ("votes", {"prompt": "p", "response_a": "a", "response_b": "b", "winner": "Tie (bothbad)"}, [-1, -1]),
     ],
 )
 def test_votes_without_a_winner_are_ties(source, record, labels):
@@ -261,6 +279,20 @@ def test_votes_without_a_winner_are_ties(source, record, labels):
             "bad_schema",
             "must be one of model_a",
         ),
+        (
+            "votes",
+            {"prompt": "p", "response_a": "a", "response_b": "b", "winner": "model_c"},
+            "bad_schema",
+            "winner must be one of a, b, tie, tie (bothbad), also as model_a or response_a, got 'model_c'",
+        ),
+        # Nothing says whether 1 is the first or the second.
+        (
+            "votes",
+            {"prompt": "p", "response_a": "a", "response_b": "b", "preference": 1},
+            "bad_schema",
+            "must be text, got int",
+        ),
+        ("votes", {"prompt": "p", "response_a": "a", "winner": "a"}, "bad_schema", "must have response_b"),
         ("prometheus", {"instruction": "Say yes", "gpt4_score": [1]}, "bad_schema", "must have the sections"),
     ],
 )

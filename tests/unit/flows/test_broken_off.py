@@ -159,6 +159,25 @@ def test_a_line_that_changes_has_a_part_for_each_task(monkeypatch):
     assert shown[-1] == "judge-arena_hard  2/5  games, 0:01:00 left"
 
 
+def test_before_anything_is_counted_a_line_says_what_the_task_is_at(monkeypatch, ends):
+    display = Display()
+    shown = []
+    monkeypatch.setattr(
+        display, "status", SimpleNamespace(update=lambda text: shown.append(str(text)), start=lambda: None, stop=lambda: None)
+    )
+
+    def opening(display):
+        display.start(TRAIN)
+        display.progress(TRAIN, 0, 0, "opening SmolLM2-135M-Instruct")
+
+    opening(display)
+    assert shown[-1] == "train  opening SmolLM2-135M-Instruct"
+    display.progress(TRAIN, 3, 60, "steps")
+    assert shown[-1] == "train  3/60  steps"
+    told = " ".join(ends(KeyboardInterrupt(), opening)[1].split())
+    assert "stopped by Ctrl-C in train (opening SmolLM2-135M-Instruct); 0 tasks were complete" in told
+
+
 @pytest.mark.parametrize(
     ("error", "told", "how"),
     [

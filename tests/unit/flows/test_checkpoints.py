@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from flows.dag.checkpoints import kept_checks, of_kept
+from flows.dag.checkpoints import kept_checks, of_kept, without_curve
 from flows.dag.costs import kept_policies
 from flows.dag.graph import build
 from flows.errors import RecipeError
@@ -158,7 +158,12 @@ def test_without_a_training_there_is_no_way():
 @pytest.mark.parametrize(
     ("asked", "train", "message"),
     [
-        ("all", {"save_steps": 100}, r"train\.save_steps must be a share of all steps, or max_steps set, .*got 100 steps"),
+        (
+            "all",
+            {"save_steps": 100},
+            r"train\.save_steps must be a share of all steps, or max_steps set, .*got 100 steps.* in a list "
+            r"\(evaluation.checkpoints=\[100, 200\]\)",
+        ),
         ([9], {"max_steps": 8}, r"evaluation\.checkpoints must be steps of the training, which has 8, got 9; lower it"),
     ],
 )
@@ -247,3 +252,22 @@ def test_room_is_made_for_what_is_kept(tmp_path):
         for settings in ({}, {"checkpoints": ["save1", "step4"]}, {"checkpoints": ["save1"], "keep_best": "eval_loss"})
     ]
     assert needed == [700, 900, 1000]
+
+
+def test_what_sees_the_last_policy_alone_is_said():
+    judge = {
+        "engine": "openai",
+        "model": "m",
+        "base_url": "http://127.0.0.1:9/v1",
+        "benchmarks": {"mt_bench": {"source": "sample"}},
+    }
+    evaluation = {"benchmarks": ["gsm8k"], "lm_eval": ["arc_challenge"]}
+    curve = {**evaluation, "checkpoints": [1, 2]}
+    (check,) = without_curve(make_recipe({**BASE, "judge": judge, "evaluation": curve}))
+    assert check.problem is None and check.is_said
+    assert check.seen == (
+        "judge.benchmarks.mt_bench, evaluation.lm_eval.arc_challenge: of the base model and the last policy alone; "
+        "evaluation.checkpoints adds policies to evaluation.benchmarks"
+    )
+    assert not list(without_curve(make_recipe({**BASE, "judge": judge, "evaluation": evaluation})))
+    assert not list(without_curve(make_recipe({**BASE, "evaluation": {"benchmarks": ["gsm8k"], "checkpoints": [1, 2]}})))

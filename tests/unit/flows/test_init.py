@@ -41,6 +41,9 @@ VOTES = [
     }
     for n in range(30)
 ]
+ON_REPLIES = [
+    {"prompt": f"{n}?", "response_a": "yes", "response_b": "no", "winner": ("a", "b", "tie")[n % 3]} for n in range(30)
+]
 VOTERS = dict.fromkeys(("annotator1", "annotator2", "annotator3"), 2)
 JUDGED = [{"idx": n, "instruction": f"{n}?", "input": "", "response1": "a", "response2": "b", **VOTERS} for n in range(30)]
 STARS = [{"question": f"{n // 2}?", "answer": f"yes {n}", "stars": n % 5} for n in range(30)]
@@ -87,6 +90,7 @@ def passes(tmp_path, name):
         (RATINGS, ["--objective", "orpo", "--benchmarks", "number-comparison,crux"], "ratings", ""),
         (SCORED, ["--source", "pairs"], "pairs", "read as pairs"),
         (VOTES, ["--objective", "dpo"], "arena", "read as arena: 30 of 30 rows, 30 prompts"),
+        (ON_REPLIES, [], "votes", "read as votes: 30 of 30 rows, 30 prompts"),
         (JUDGED, [], "pandalm", "read as pandalm: 30 of 30 rows"),
         (
             STARS,

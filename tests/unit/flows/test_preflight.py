@@ -126,3 +126,19 @@ def test_the_quick_starts_limits_are_refused_for_policy_gradient(tmp_path):
     assert [problem.partition(" ")[0] for problem in found] == [
         *("sample.temperature", "prepare.max_preferred", "prepare.max_dispreferred"),
     ]
+
+
+def test_more_processes_than_cores_are_refused_and_not_on_ray(tmp_path, monkeypatch):
+    monkeypatch.setattr("flows.dag.preflight.own_cores", lambda: [0, 1])
+
+    def found(*overrides):
+        recipe = make_recipe({"name": "d", "model_name_or_path": MODEL, "data": PAIRS, "train": {}}, overrides)
+        checks = preflight(recipe, [Forecast(n, None, False, None, []) for n in build(recipe)], tmp_path)
+        return [check.problem for check in checks if check.problem and "num_proc" in check.problem]
+
+    assert found("prepare.num_proc=3") == [
+        "prepare.num_proc must be at most 2, this machine's cores, got 3; lower it, or leave it out for one per core"
+    ]
+    assert found("prepare.num_proc=2") == found() == []
+    # There it is the most of the cluster's cores.
+    assert found("prepare.num_proc=3", "ray.address=local") == []

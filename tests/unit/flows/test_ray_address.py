@@ -1,5 +1,8 @@
 """Where Ray is: what a recipe may say, what the preflight asks, and that no key has it."""
 
+import dataclasses
+import json
+
 import pytest
 
 from bnf.parallel.cluster import Cluster, Machine
@@ -145,3 +148,16 @@ def test_workers_find_room_on_machines_and_not_across_them():
     assert (
         too_many_replicas({"num_replicas": 9}, cores) == "num_replicas must be at most 8, the cluster's cores, got 9; lower it"
     )
+
+
+def test_where_ray_is_is_said_when_a_run_begins_and_its_stages_know_it(tmp_path, monkeypatch):
+    found = Cluster((Machine(4, 16), Machine(0, 8)), "10.0.0.4:6379")
+    monkeypatch.setattr(ray_checks, "cluster_at", lambda address: found)
+    made = recipe("ray.address=auto")
+    all_checks = preflight(made, [Forecast(node, None, False, None, []) for node in build(made)], tmp_path)
+    (check,) = (check for check in all_checks if check.is_said)
+    assert (check.name, check.seen) == ("Ray auto", "2 nodes, 4 GPUs, 24 cores at 10.0.0.4:6379")
+    assert ray_checks.cluster_variables(all_checks) == {"BNF_RAY_CLUSTER": "10.0.0.4:6379", "BNF_RAY_GPUS": "4"}
+    assert ray_checks.cluster_variables([]) == {}
+    # `bnf doctor --json` has every check.
+    assert json.loads(json.dumps(dataclasses.asdict(check)))["cluster"]["address"] == "10.0.0.4:6379"

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from bnf.parallel.cluster import Cluster, Machine
 from flows import runner as module
 from flows.dag import resources
+from flows.dag.ray_checks import RayCheck
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
 from flows.runner import Listener, Runner
@@ -87,7 +89,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "run_node", run_node)
     monkeypatch.setattr(module, "ingredients", lambda node, inputs, store: Keyed(node.stage, {"id": node.id}, {}, {}))
 
-    def go(nodes=NODES, cached=(), allowed=None, cancelled=lambda: False, pinned=(), is_gone=False, **sections):
+    def go(nodes=NODES, cached=(), allowed=None, cancelled=lambda: False, pinned=(), is_gone=False, checks=(), **sections):
         recipe = make_recipe({"name": "r", "model_name_or_path": "m", **sections})
         ids = {node.id for node in nodes}
         selection = SimpleNamespace(
@@ -96,7 +98,9 @@ def run(tmp_path, monkeypatch):
         run.store = store = Store(tmp_path, cached)
         store.is_gone = is_gone
         given = {name: store.artifact(name) for name in pinned}
-        plan = SimpleNamespace(nodes=nodes, recipe=recipe, store=store, pinned=given, selection=selection, forecasts={})
+        plan = SimpleNamespace(
+            nodes=nodes, recipe=recipe, store=store, pinned=given, selection=selection, forecasts={}, checks=checks
+        )
         run.record = start_run(tmp_path, recipe, "x")
         listener = Listener(
             on_start=lambda node: run.shown.append((node.label, [working.task for working in run.record.record.at_work])),
@@ -104,7 +108,7 @@ def run(tmp_path, monkeypatch):
             on_failed=lambda node: tell(f"{node.label} failed"),
             on_message=tell,
         )
-        runner = Runner(plan, run.record, listener, cancelled, {})
+        run.runner = runner = Runner(plan, run.record, listener, cancelled, {})
         monkeypatch.setattr(runner, "_check_training", lambda node, inputs, at_work: None)
         monkeypatch.setattr(runner, "_other_code", lambda node, artifact: None)
         monkeypatch.setattr(runner, "_check_engines", lambda node, artifact: None)
@@ -311,3 +315,12 @@ def test_a_disk_that_takes_no_record_ends_the_run_with_a_message_and_leaves_the_
     found = record.find_run(tmp_path, run.record.id)
     assert [working.task for working in found.record.at_work] == ["resolve-base"] and not found.record.tasks
     assert found.state == "crashed", "nobody holds it any more"
+
+
+def test_the_processes_of_a_run_know_the_cluster_that_it_began_on(run):
+    found = Cluster((Machine(8, 16),), "10.0.0.4:6379")
+    run.go(checks=[RayCheck("Ray auto", None, "1 node", cluster=found)])
+    environment = run.runner.children.environment
+    assert (environment["BNF_RAY_CLUSTER"], environment["BNF_RAY_GPUS"]) == ("10.0.0.4:6379", "8")
+    run.go()
+    assert "BNF_RAY_CLUSTER" not in run.runner.children.environment

@@ -232,3 +232,14 @@ def test_what_a_task_says_at_its_end_stands_below_it(home, monkeypatch, capsys):
 def test_a_run_is_shown_before_it_is_known_what_it_does(home):
     run = start_run(home, make_recipe({**BASE, "name": "new"}), "x")
     assert isinstance(run, Run) and read_progress(run.folder).tasks == {} and read_progress(run.folder).messages == ()
+
+
+def test_before_a_task_counts_its_line_says_what_it_is_at(home, monkeypatch, capsys):
+    monkeypatch.setattr("flows.display.QUIET_INTERVAL_S", -1.0)
+    monkeypatch.setattr("flows.runs.progress._INTERVAL_S", 0.0)
+    run, writer = begun(home)
+    writer.progress("train", 0, 0, "opening SmolLM2-135M-Instruct")
+    thread = ending(run, lambda: run.end("stopped"))
+    _, _, told = watch(monkeypatch, capsys, "mine")
+    thread.join()
+    assert "train opening SmolLM2-135M-Instruct" in told and "0/0" not in told and "0 of 0" not in told

@@ -199,3 +199,32 @@ def test_a_place_elsewhere_that_is_read_only_is_not_taken_for_the_home(run, monk
     monkeypatch.setattr(Store, "commit", Mock(side_effect=elsewhere))
     with pytest.raises(OSError, match=r"^\[Errno 30\] Read-only file system: '/root/\.cache/kernels'$"):
         run("write")
+
+
+def test_a_node_says_that_it_opens_its_model_before_it_counts(run, monkeypatch):
+    said = []
+    run.execution.on_progress = lambda node, *progress: said.append(progress)
+    monkeypatch.setattr(module, "_opening", lambda node, folders, paths: "opening SmolLM2-135M-Instruct")
+    run("write")
+    assert said == [(0, 0, "opening SmolLM2-135M-Instruct"), (1, 2, "half"), (2, 2, "whole")]
+
+
+def test_what_is_opened_has_the_name_that_people_gave_it(tmp_path, monkeypatch):
+    def folder(name, settings):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(json.dumps({"ingredients": {"settings": settings}}))
+        return tmp_path / name
+
+    monkeypatch.setattr(module, "read_manifest", lambda folder: json.loads((folder / "manifest.json").read_text()))
+    hub = folder("resolve", {"model_name_or_path": "owner/Judge-7B", "revision": "main"})
+    trained = folder("train", {"objective": "bnf"})
+    folders = {"model": trained, "judge": hub}
+    # Of a hub's model the folder is a commit.
+    paths = {"model": trained / "policy", "judge": tmp_path / "snapshots" / "0a1b2c"}
+    local, endpoint = {"engine": {"name": "transformers"}}, {"engine": {"name": "openai"}}
+    assert module._opening(Node("judge", local), folders, paths) == "opening Judge-7B"
+    assert module._opening(Node("generate", local), {"model": trained}, {"model": trained / "policy"}) == "opening policy"
+    assert module._opening(Node("judge", endpoint), folders, paths) is None
+    assert module._opening(Node("score", {}), {}, {}) is None
+    # It reads the tokenizer alone.
+    assert module._opening(Node("prepare", {}), {"model": hub}, {"model": tmp_path}) is None

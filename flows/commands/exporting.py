@@ -135,6 +135,11 @@ def _free_folder(to: str) -> Path:
         raise RecipeError(f"--to must be a folder that can be made, got {target}, where {nearest} {why}; name another")
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise _filled(target)
+    if target.exists() and target.samefile(Path.cwd()):
+        # It would be replaced, and whoever works there would be left in one that is gone.
+        raise RecipeError(
+            f"--to must be another folder than the working folder, got {target}; write {target / 'NAME'}, or go elsewhere"
+        )
     if os.path.ismount(target):
         # A folder gets its name by a rename, which a mount point can't be given.
         raise RecipeError(

@@ -242,6 +242,9 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool
     # a space, so that none is cut.
     least = _least_widths(cells, words=words)
     room = Console().width if sys.stdout.isatty() else max(200, _width(least.values()))
+    # Where several rows have one name, nobody could tell whose the rest of a row is.
+    are_names = len({row[next(iter(least))] for row in cells}) == len(cells)
+    room = room if are_names else max(room, _width(least.values()))
     for number, columns in enumerate(_parts(least, room)):
         if number:
             print()

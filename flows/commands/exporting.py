@@ -125,6 +125,11 @@ def _free_folder(to: str) -> Path:
         raise RecipeError(f"--to must name a new folder, got {to!r}; write one")
     target = person_path(to).absolute()
     try:
+        str(target).encode()
+    except UnicodeEncodeError:
+        # The card says it, and the terminal.
+        raise RecipeError(f"--to must be a path that UTF-8 can write, got {to!a}; name another") from None
+    try:
         nearest = next(path for path in (_partial(target), target.parent, *target.parents) if path.exists())
     except OSError as error:
         raise RecipeError(
@@ -231,7 +236,12 @@ def _new_folder(target: Path) -> Iterator[Path]:
 def _locked(partial: Path, target: Path) -> int:
     """A handle on the folder of this name, which is made where there is none; it is locked until the handle is closed."""
     while True:
-        partial.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecipeError(
+                f"--to must be a folder that can be made, got {target} ({error.strerror}); name another"
+            ) from error
         try:
             handle = os.open(partial, os.O_RDONLY)
         except FileNotFoundError:

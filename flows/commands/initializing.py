@@ -96,12 +96,15 @@ def init_recipe(asked: Asked) -> None:
     target, text = answers.target, recipe_text(_wanted(asked, answers), answers.target)
     recipe = make_recipe({"name": target.stem, **read(text, target.name)}, beside=target.parent)
     found = problems(make_plan(home_folder(), recipe, Options()).checks)
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError:
+    except OSError as error:
         _refuse_existing(target)
+        raise RecipeError(
+            f"RECIPE must be a file that can be written, got {target} ({error.strerror}); name another"
+        ) from error
     shown = written(os.path.relpath(target) if target.is_relative_to(Path.cwd()) else str(target))
     if found:
         raise RecipeError(

@@ -310,12 +310,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: naming the key, the rule, the value and the remedy.
     """
-    try:
-        file = find_path(path)
-    except RecipeError as error:
-        if not is_hub_id(path) or path.endswith((".yaml", ".yml")):
-            raise
-        raise RecipeError(f"{error}; {_of_model(path)}") from None
+    file = recipe_file(path)
     if file.is_dir():
         remedy = _of_model(path) if (file / "config.json").exists() else "the project's own lie in flows/recipes"
         raise RecipeError(f"RECIPE must be a YAML file, got the folder {file}; {remedy}")
@@ -323,6 +318,20 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     if "sweep" in values:
         raise RecipeError(f"RECIPE must be one run's, got the sweep {path}; run it with `bnf sweep`")
     return make_recipe({"name": as_name(file.stem), **values}, overrides, beside=file.parent)
+
+
+def recipe_file(path: str) -> Path:
+    """The file, or folder, that is named in a recipe's place.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    try:
+        return find_path(path)
+    except RecipeError as error:
+        if not is_hub_id(path) or path.endswith((".yaml", ".yml")):
+            raise
+        raise RecipeError(f"{error}; {_of_model(path)}") from None
 
 
 def _of_model(name: str) -> str:

@@ -7,6 +7,7 @@ import yaml
 
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe, find_path, load_recipe, make_recipe
+from flows.recipe.sweep_file import is_sweep
 from tasks.keys import ROOT
 from tests.recipes import RECIPES
 
@@ -256,6 +257,9 @@ def test_a_model_in_a_recipes_place_leads_to_its_evaluation(tmp_path, monkeypatc
         RecipeError, match=rf"`bnf evaluate {name}`, and `bnf plan .*evaluate.yaml model_name_or_path={name}` says"
     ):
         load_recipe(name)
+    if name != "./model":
+        with pytest.raises(RecipeError, match=rf"`bnf evaluate {name}`, and `bnf plan"):
+            is_sweep(name)
     (tmp_path / "model" / "config.json").unlink()
     with pytest.raises(RecipeError, match=r"got the folder .*/model; the project's own lie in flows/recipes"):
         load_recipe("./model")

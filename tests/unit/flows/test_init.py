@@ -318,3 +318,5 @@ def test_a_place_that_takes_no_recipe_is_said_before_anything_is_asked(tmp_path)
         RecipeError, match=r"RECIPE must be a file that can be written, got .*a.yaml, where .*/my.jsonl is a file"
     ):
         init("my.jsonl/folder/a.yaml", "--data", "nowhere.jsonl")
+    with pytest.raises(RecipeError, match=r"RECIPE must be a file that can be written, got /proc/a.yaml \(No such file"):
+        init("/proc/a.yaml", "--data", "my.jsonl")

@@ -343,6 +343,8 @@ BROKEN_RECORDS = [
     {"ended": "2026-01-02T00:00:00"},
     {"changed": ["a"]},
     {"tasks": []},
+    {"tasks": {"train": {"stage": "train", "key": "k", "fingerprint": "f", "path": "p", "cached": True, "seconds": "1"}}},
+    {"tasks": {"train": {"stage": "train", "key": "k", "fingerprint": None, "path": "p", "cached": True, "seconds": 1}}},
     {"working": "train"},
 ]
 

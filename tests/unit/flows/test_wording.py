@@ -297,6 +297,16 @@ def test_a_table_of_numbers_comes_in_parts_where_the_terminal_is_narrow(monkeypa
             assert max(map(len, lines)) <= columns
 
 
+def test_rows_of_one_name_stay_together(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(module.sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [{"stage": "score", "folder": letter * 65, "bytes": f"{number} kB"} for number, letter in enumerate("ab")]
+    print_table("", rows, words=True)
+    lines = [line.split() for line in stream.getvalue().splitlines()[1:]]
+    assert lines == [["score", "a" * 65, "0", "kB"], ["score", "b" * 65, "1", "kB"]]
+
+
 def test_a_name_that_is_wider_than_the_terminal_is_whole(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(module.sys, "stdout", stream)

@@ -91,6 +91,11 @@ def test_what_is_there_stays(home, base, tmp_path, what):
     [
         ("", "--to must name a new folder, got ''"),
         ("/", "--to must be a new or an empty folder, got /, which holds something"),
+        (
+            "/proc/none/x",
+            r"--to must be a folder that can be made, got /proc/none/x \(No such file or directory\); name another",
+        ),
+        ("bad\udcff", r"--to must be a path that UTF-8 can write, got 'bad\\udcff'"),
         ("x" * 250, r"--to must be a path that the disk takes, got 'x+' \(File name too long\)"),
         ("base-model/LICENSE/x", r"--to must be a folder that can be made, got .*, where .*/LICENSE is a file; name another"),
     ],

@@ -6,9 +6,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from evaluation.records import read_json
-from tasks.job import Settings
+
+# A part of a recipe as plain JSON, as `tasks.job` has it, which this module is below.
+Settings = Mapping[str, Any]
 
 
 def partial_work(stage: str, work: Path, settings: Settings | None = None) -> str | None:

@@ -114,7 +114,7 @@ def outlooks(plan: Plan, history: History | None = None) -> dict[str, Outlook]:
     for entry in todo:
         node, work = entry.node, None
         if entry.key is not None and entry.cached is False and node.stage not in plan.selection.refresh:
-            work = partial_work(node.stage, plan.store.root / node.stage / f"{entry.key}.work", node.settings)
+            work = partial_work(node.stage, plan.store.root / node.stage / f"{entry.key}.work", _wanted(node))
             work = work or kept_completions(entry)
         past = history.nearest(node)
         after = dict.fromkeys(other for name in node.inputs.values() if name in found for other in _others(name, found[name]))
@@ -207,6 +207,16 @@ class History:
                 here = False
             self._manifests[path] = manifest if here else None
         return self._manifests[path]
+
+
+def _wanted(node: Node) -> int | None:
+    """Of a generation the completions of each item, of sampling the prompts; None of other stages."""
+    settings = node.settings
+    if node.stage == "generate":
+        return int(settings.get("sampling", GREEDY)["num_samples"])
+    if node.stage == "sample":
+        return int((settings["prompts_per_round"] or settings["num_prompts"]) + settings["held_out_prompts"])
+    return None
 
 
 def _told(settings: Settings) -> dict[str, object]:

@@ -60,10 +60,7 @@ def test_a_checkpoint_that_goes_while_it_is_looked_at_is_none(tmp_path):
 def test_what_is_there_is_counted_against_what_is_wanted(tmp_path):
     write(tmp_path / "generate" / "items.jsonl", 12)
     (tmp_path / "generate" / "completions.jsonl").write_text('{"id": "a", "sample": 0}\n{"id": "a", "sample": 1}\n')
-    sampled = {"sampling": {"num_samples": 4, "temperature": 0.6, "top_p": 1.0}}
-    assert partial_work("generate", tmp_path / "generate", sampled) == "2 of 48 completions are there"
-    assert partial_work("generate", tmp_path / "generate", {"limit": 12}) == "2 completions are there"
+    assert partial_work("generate", tmp_path / "generate", 4) == "2 of 48 completions are there"
+    assert partial_work("generate", tmp_path / "generate") == "2 completions are there"
     write(tmp_path / "sample" / "chunks" / "00000.jsonl", 32)
-    for settings, wanted in (({}, 128), ({"prompts_per_round": 64}, 64), ({"held_out_prompts": 16}, 144)):
-        said = partial_work("sample", tmp_path / "sample", {"num_prompts": 128, **settings})
-        assert said == f"the samples of 32 of {wanted} prompts are there"
+    assert partial_work("sample", tmp_path / "sample", 144) == "the samples of 32 of 144 prompts are there"

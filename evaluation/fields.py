@@ -56,19 +56,20 @@ def mapping_of(words: str, holds: Callable[[object], bool]) -> Field:
 
 
 def fault(record: Record, required: Mapping[str, Field], optional: Mapping[str, Field] | None = None) -> str | None:
-    """What is wrong with the first field that isn't as it must be: `have id as str, got 5`; None where nothing is.
+    """What is wrong with every field that isn't as it must be: `have id as str, got 5, and answer as str, got None`; None where nothing is.
 
     Args:
         optional: Rules of fields that a record may leave out; where it has them, they hold.
     """
     present = {name: rule for name, rule in (optional or {}).items() if name in record}
+    found = []
     for name, rule in {**required, **present}.items():
         value = record.get(name)
         if name not in record and rule.holds(None):
-            return f"have {name} as {rule.words}, got no such field"
-        if not rule.holds(value):
-            return f"have {name} as {rule.words}, got {shown(value)}"
-    return None
+            found.append(f"{name} as {rule.words}, got no such field")
+        elif not rule.holds(value):
+            found.append(f"{name} as {rule.words}, got {shown(value)}")
+    return f"have {', and '.join(found)}" if found else None
 
 
 def shown(value: object) -> str:

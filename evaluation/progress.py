@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 MATH_VERIFY = "math-verify"
-GENERATING = "generating"
-WEIGHING = "weighing"
+# Of lm-eval's requests what is counted.
+REPLIES = "replies"
+TEXTS = "texts"
 
 
 def cross_checking(task: str) -> str:

@@ -9,7 +9,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -238,44 +238,86 @@ def print_json(value: object) -> None:
 
 def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool = False) -> None:
     """Print rows of equal keys as a table. The first column is a name, which is copied: it is whole. The others are numbers unless they are
-    `words`."""
+    `words`. Where a terminal is too narrow for numbers and words that are whole, the columns come in parts, each behind the names."""
     if not rows:
         return
     cells = [{visible(key): "" if value is None else visible(in_words(value)) for key, value in row.items()} for row in rows]
-    # Piped output is not folded at eighty columns: whoever reads it wants whole names. In a terminal a cell is folded where it has a space,
-    # so that no number is cut.
-    in_terminal = sys.stdout.isatty()
-    least = _least_widths(cells)
-    needed = sum(least.values()) + 2 * (len(least) - 1)
-    console = Console(highlight=False, width=None if in_terminal else max(200, needed))
-    spare = console.width - needed
+    # Piped output is not folded at eighty columns: whoever reads it wants whole names. In a terminal a cell of words is folded where it has
+    # a space, so that none is cut.
+    least = _least_widths(cells, words=words)
+    room = Console().width if sys.stdout.isatty() else max(200, _width(least.values()))
+    # Where several rows have one name, nobody could tell whose the rest of a row is.
+    are_names = len({row[next(iter(least))] for row in cells}) == len(cells)
+    room = room if are_names else max(room, _width(least.values()))
+    for number, columns in enumerate(_parts(least, room)):
+        if number:
+            print()
+        _print_part(title if number == 0 else "", cells, columns, least, room, words=words)
+
+
+def _print_part(
+    title: str,
+    cells: Sequence[Mapping[str, str]],
+    columns: Sequence[str],
+    least: Mapping[str, int],
+    room: int,
+    *,
+    words: bool,
+) -> None:
+    """Print some columns of a table."""
+    widths, last = {column: least[column] for column in columns}, columns[-1]
+    spare = room - _width(widths.values())
+    if spare < 0 and len(columns) > 1:
+        # One column alone behind the names is too much: it is folded.
+        widths[last] = max(_SHORT, widths[last] + spare)
+    for column in columns:
+        # Left to itself rich takes room from the widest column first, whatever is in it.
+        whole = max(map(cell_len, (column, *(row[column] for row in cells))))
+        more = max(0, min(spare, whole - widths[column]))
+        widths[column] += more
+        spare -= more
     table = Table(
         title=Text(visible(title)) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold"
     )
-    for index, column in enumerate(cells[0]):
-        justify: Literal["left", "right"] = "left" if words or index == 0 else "right"
-        # Left to itself rich takes room from the widest column first, whatever is in it.
-        more = max(0, min(spare, max(map(cell_len, (column, *(row[column] for row in cells)))) - least[column]))
-        width = least[column] + more if spare >= 0 else None
-        spare -= more
-        table.add_column(Text(column), justify=justify, no_wrap=index == 0, overflow="fold", width=width)
+    for column in columns:
+        is_name = column == next(iter(least))
+        justify: Literal["left", "right"] = "left" if words or is_name else "right"
+        table.add_column(Text(column), justify=justify, no_wrap=is_name, overflow="fold", width=widths[column])
     for row in cells:
-        table.add_row(*map(Text, row.values()))
-    console.print(table)
+        table.add_row(*(Text(row[column]) for column in columns))
+    # A terminal breaks a longer line by itself, and a name in it is copied whole.
+    Console(highlight=False, width=max(room, _width(widths.values()))).print(table)
+
+
+def _parts(least: Mapping[str, int], room: int) -> list[list[str]]:
+    """The columns of a table in as few parts as fit into the room, each behind the first column."""
+    first, *others = least
+    parts = [[first]]
+    for column in others:
+        if len(parts[-1]) > 1 and _width([*(least[one] for one in parts[-1]), least[column]]) > room:
+            parts.append([first])
+        parts[-1].append(column)
+    return parts
+
+
+def _width(columns: Collection[int]) -> int:
+    """That of a table with columns of these widths."""
+    return sum(columns) + 2 * (len(columns) - 1)
 
 
 def fits(rows: Sequence[Mapping[str, str]]) -> bool:
     """Whether the terminal is wide enough for a table of these rows without a word that is cut; a pipe has room for any."""
-    return not sys.stdout.isatty() or sum(least := _least_widths(rows).values()) + 2 * (len(least) - 1) <= Console().width
+    return not sys.stdout.isatty() or _width(_least_widths(rows).values()) <= Console().width
 
 
-def _least_widths(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
-    """What each column needs for the names and short values whole, and the words of longer ones."""
+def _least_widths(rows: Sequence[Mapping[str, str]], *, words: bool = True) -> dict[str, int]:
+    """What each column needs for the names and short values whole, and the words of longer ones; of numbers, for all that is in a cell."""
     found = {}
     for index, column in enumerate(rows[0]):
-        cells = [column, *(row[column] for row in rows)]
-        parts = (part for cell in cells for part in ([cell] if index == 0 or len(cell) <= _SHORT else cell.split()))
-        found[column] = max(map(cell_len, parts))
+        cells = [row[column] for row in rows]
+        is_whole = index == 0 or not words
+        parts = [part for cell in cells for part in ([cell] if is_whole or len(cell) <= _SHORT else cell.split())]
+        found[column] = max(map(cell_len, [*parts, *([column] if index == 0 or len(column) <= _SHORT else column.split())]))
     return found
 
 

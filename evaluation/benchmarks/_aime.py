@@ -22,11 +22,11 @@ def aime_items(benchmark: str, source: str | None, limit: int | None, hub: Hub) 
     prefix = id_prefix(benchmark, source)
 
     def to_item(row: Row) -> Item:
+        question = row.get("problem", "Problem", "question", kind=str)
         # In opencompass/AIME2025 the answer to II-5 is in degrees: `336^\\circ`.
         answer = row.id("answer", "Answer").strip().removesuffix("^\\circ")
         if not _is_answer(answer):
             raise row.error("have a whole number from 0 to 999 as answer", answer)
-        question = row.get("problem", "Problem", "question", kind=str)
         return {"id": f"{prefix}-{row.number}", "question": question, "answer": str(int(answer))}
 
     return load_items(benchmark, source, limit, hub, NUM_PROBLEMS, to_item, asks_once=True)

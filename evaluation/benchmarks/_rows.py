@@ -5,13 +5,14 @@ A local file is CSV or Parquet where its name ends so, else JSON Lines.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS
@@ -21,6 +22,9 @@ from evaluation.types import Hub, Item, Items, hub_commit
 
 T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples"
+_ID_KIND = "text or a whole number"
+# Stands for a text that a row lacks, while it is asked for the others.
+_MISSING = "?"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Row:
     number: int
     where: str
     values: Record
+    # Where it is a list, what the row lacks is put there, and a stand-in taken.
+    lacking: list[tuple[Sequence[str], str]] | None = None
 
     def get(self, *names: str, kind: type[T]) -> T:
         """The first of the named fields that the row has.
@@ -42,7 +48,10 @@ class Row:
             value = self.values.get(name)
             if isinstance(value, kind):
                 return value
-        raise self._lacks(names, kind.__name__)
+        if self.lacking is not None:
+            self.lacking.append((names, kind.__name__))
+            return _stand_in(kind)
+        raise self._lacks([(names, kind.__name__)])
 
     def id(self, *names: str) -> str:
         """The first of the named fields that the row has, as text; a whole number is an id too.
@@ -54,7 +63,10 @@ class Row:
             value = self.values.get(name)
             if isinstance(value, str | int) and not isinstance(value, bool):
                 return str(value)
-        raise self._lacks(names, "text or a whole number")
+        if self.lacking is not None:
+            self.lacking.append((names, _ID_KIND))
+            return _stand_in(str)
+        raise self._lacks([(names, _ID_KIND)])
 
     def error(self, rule: str, got: object) -> ValueError:
         return _error(self.benchmark, rule, got, self.where)
@@ -63,11 +75,38 @@ class Row:
         """The error of a fault that names its rule and what it got."""
         return _refusal(self.benchmark, fault, self.where)
 
-    def _lacks(self, names: Sequence[str], kind: str) -> ValueError:
-        found = {name: self.values[name] for name in names if name in self.values}
+    def item(self, to_item: Callable[[Row], Item | str]) -> Item | str:
+        """What `to_item` makes of the row.
+
+        Raises:
+            ValueError: as `to_item`; where the row lacks fields, with all of those.
+        """
+        try:
+            return to_item(self)
+        except _LacksError:
+            asked = replace(self, lacking=[])
+            # Behind stand-ins for what is missing anything may fail: it is asked for names alone.
+            with contextlib.suppress(Exception):
+                to_item(asked)
+            raise asked._lacks(asked.lacking or []) from None
+
+    def _lacks(self, lacking: Sequence[tuple[Sequence[str], str]]) -> _LacksError:
+        asked = dict.fromkeys(f"{' or '.join(names)} as {kind}" for names, kind in lacking)
+        found = {name: self.values[name] for names, _ in lacking for name in names if name in self.values}
         # A CSV file's cells are texts.
-        hint = " (a CSV file holds none: give Parquet or JSON Lines)" if kind == "list" and found else ""
-        return self.error(f"have {' or '.join(names)} as {kind} in each row{hint}", found or f"fields {list(self.values)}")
+        is_list = any(kind == "list" for _, kind in lacking)
+        hint = " (a CSV file holds none: give Parquet or JSON Lines)" if is_list and found else ""
+        rule = f"have {', '.join(asked)} in each row{hint}"
+        return _LacksError(str(self.error(rule, found or f"fields {list(self.values)}")))
+
+
+class _LacksError(ValueError):
+    """A row lacks fields, or has them as something else."""
+
+
+def _stand_in(kind: type[T]) -> T:
+    """A value of the kind for a field that a row lacks."""
+    return cast(T, _MISSING) if kind is str else kind()
 
 
 def load_items(
@@ -98,7 +137,7 @@ def load_items(
     rows = _rows(benchmark, source, hub)
     items, fault_of, places = Items(), load(BENCHMARKS, benchmark).item_fault, list[str]()
     for row in rows:
-        found = to_item(row)
+        found = row.item(to_item)
         if isinstance(found, str):
             items.left_out[found] += 1
             continue
@@ -176,6 +215,11 @@ def _rows(benchmark: str, source: str | None, hub: Hub) -> Iterator[Row]:
     if source is None or _is_hub(source):
         return _hub_rows(benchmark, hub, hub_commit(source))
     path = SAMPLES / f"{benchmark}.jsonl" if source == "sample" else Path(source)
+    if source == "sample" and not path.is_file():
+        raise FileNotFoundError(
+            f"{benchmark}.source must be a file{', or left out for the hub,' if hub.id else ''} where the project has no items of its own "
+            "in the benchmark's format, got sample; give the benchmark's upstream file"
+        )
     if not path.is_file():
         raise FileNotFoundError(
             f"{benchmark}.source must be an existing file, got {path}; give the benchmark's upstream file{_or_sample(benchmark)}"

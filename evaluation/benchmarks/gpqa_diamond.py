@@ -42,18 +42,21 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     """
     prefix = id_prefix("gpqa_diamond", source)
 
-    def to_item(row: Row) -> Item:
+    def to_item(row: Row) -> Item | str:
         question = row.get("Question", kind=str).strip()
         texts = [row.get(name, kind=str).strip() for name in (_RIGHT, *_WRONG)]
+        record, subject = row.get("Record ID", kind=str), row.get("High-level domain", kind=str)
         if not all((question, *texts)):
             raise row.error("have a question and four answers that are not empty", [question, *texts])
+        if any(" ".join(wrong.split()) == " ".join(texts[0].split()) for wrong in texts[1:]):
+            return "the right answer is one of the wrong ones, too"
         order = sorted(range(len(texts)), key=lambda place: _rank(question, texts[place]))
         return {
-            "id": f"{prefix}-{row.get('Record ID', kind=str)}",
+            "id": f"{prefix}-{record}",
             "question": question,
             "choices": [texts[place] for place in order],
             "answer": LETTERS[order.index(0)],
-            "subject": row.get("High-level domain", kind=str),
+            "subject": subject,
         }
 
     return load_items("gpqa_diamond", source, limit, HUB, NUM_ITEMS, to_item)

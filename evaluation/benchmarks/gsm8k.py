@@ -33,11 +33,11 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     prefix = id_prefix("gsm8k", source)
 
     def to_item(row: Row) -> Item:
-        solution = row.get("answer", kind=str)
+        question, solution = row.get("question", kind=str), row.get("answer", kind=str)
         if _MARK not in solution:
             raise row.error(f"end each answer with {_MARK} and a number", solution)
         answer = solution.rpartition(_MARK)[2].strip()
-        return {"id": f"{prefix}-{row.number}", "question": row.get("question", kind=str), "answer": answer}
+        return {"id": f"{prefix}-{row.number}", "question": question, "answer": answer}
 
     return load_items("gsm8k", source, limit, HUB, NUM_ITEMS, to_item, asks_once=True)
 

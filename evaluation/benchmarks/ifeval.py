@@ -67,6 +67,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
 
     def to_item(row: Row) -> Item:
         instructions, kwargs = row.get("instruction_id_list", kind=list), row.get("kwargs", kind=list)
+        key, question = row.id("key"), row.get("prompt", kind=str)
         if not instructions or len(instructions) != len(kwargs):
             raise row.error(
                 "have kwargs for each of its instructions", f"{len(instructions)} instructions, {len(kwargs)} kwargs"
@@ -79,8 +80,8 @@ def load(source: str | None, limit: int | None) -> list[Item]:
                 raise row.refusal(wrong)
             arguments.append(given)
         return {
-            "id": f"{prefix}-{row.id('key')}",
-            "question": row.get("prompt", kind=str),
+            "id": f"{prefix}-{key}",
+            "question": question,
             "instructions": instructions,
             "arguments": arguments,
         }

@@ -35,15 +35,16 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     prefix = id_prefix("math_500", source)
 
     def to_item(row: Row) -> Item:
-        level = row.id("level")
+        level, name, subject = row.id("level"), row.get("unique_id", kind=str), row.get("subject", kind=str)
+        question, answer = row.get("problem", kind=str), row.get("answer", kind=str)
         if level not in ("1", "2", "3", "4", "5"):
             raise row.error("have a level from 1 to 5", level)
         return {
-            "id": f"{prefix}-{row.get('unique_id', kind=str)}",
-            "question": row.get("problem", kind=str),
-            "answer": row.get("answer", kind=str),
+            "id": f"{prefix}-{name}",
+            "question": question,
+            "answer": answer,
             "level": f"Level {level}",
-            "subject": row.get("subject", kind=str),
+            "subject": subject,
         }
 
     return load_items("math_500", source, limit, HUB, NUM_ITEMS, to_item)

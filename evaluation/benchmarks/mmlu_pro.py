@@ -45,6 +45,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     def to_item(row: Row) -> Item:
         choices = row.get("options", kind=list)
         letter, category = row.get("answer", kind=str), row.get("category", kind=str)
+        question, number = row.get("question", kind=str), row.id("question_id")
         if category not in _CATEGORIES:
             raise row.error(f"have one of MMLU-Pro's {len(_CATEGORIES)} categories", category)
         if not 0 < len(choices) <= _MOST_CHOICES:
@@ -54,8 +55,8 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         if len(letter) != 1 or letter not in LETTERS[: len(choices)]:
             raise row.error(f"have the letter of one of its {len(choices)} options as answer", letter)
         return {
-            "id": f"{prefix}-{row.id('question_id')}",
-            "question": row.get("question", kind=str),
+            "id": f"{prefix}-{number}",
+            "question": question,
             "choices": choices,
             "answer": letter,
             "subject": category,

@@ -24,7 +24,7 @@ from evaluation.engines import Engine, LikelihoodEngine, cut_left
 from evaluation.generation.thinking import check_markers, thinking_engine
 from evaluation.harness.replies import KeptReplies
 from evaluation.harness.room import Room
-from evaluation.progress import GENERATING, WEIGHING
+from evaluation.progress import REPLIES, TEXTS
 from evaluation.records import Record
 from evaluation.types import Generation, Progress, Sampling
 
@@ -117,7 +117,7 @@ class EngineModel(TemplateLM):
         def read(index: int, generation: Generation, sampling: Sampling) -> None:
             nonlocal done
             done += 1
-            self._progress(done, len(requests), GENERATING)
+            self._progress(done, len(requests), REPLIES)
             if generation.finish_reason == "prompt_too_long":
                 return
             said = self._said(request := requests[index], generation)
@@ -194,7 +194,7 @@ class EngineModel(TemplateLM):
         weights: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, bool]] = {}
         for index, weight in self._engine.loglikelihoods(distinct):
             weights[distinct[index]] = weight
-            self._progress(len(weights), len(distinct), WEIGHING)
+            self._progress(len(weights), len(distinct), TEXTS)
         return [weights[tuple(context), tuple(continuation)] for context, continuation in pairs]
 
     def _by_decoding(self, requests: Sequence[Instance]) -> Iterator[tuple[Sampling, list[int]]]:

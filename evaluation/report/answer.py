@@ -244,9 +244,14 @@ def _nothing_compared(summary: Record) -> str:
         shown = [f"{number(score['accuracy'])} % {interval(score['ci'])} on {name}" for name, score in scored[:_MOST_NAMES]]
         more = f", and {len(scored) - _MOST_NAMES} benchmarks more" if scored[_MOST_NAMES:] else ""
         return f"The model scores {_and(shown)}{more}; there is no second model to compare it with."
+    found = []
     if summary["judges"]:
         judged = _and([f"{label(name, entry)} by {entry['judge']}" for name, entry in summary["judges"].items()])
-        return f"The answers were judged: {judged}. No benchmark was scored."
+        found.append(f"The answers were judged: {judged}.")
+    if summary["lm_eval"]:
+        found.append(f"lm-eval answered tasks of its own: {_and(list(summary['lm_eval']))}.")
+    if found:
+        return " ".join([*found, "No benchmark was scored."])
     if summary["train"]:
         return "The policy is trained; nothing was evaluated, so nothing is known of its gain or its cost."
     return "Nothing was evaluated."

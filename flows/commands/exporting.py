@@ -125,6 +125,11 @@ def _free_folder(to: str) -> Path:
         raise RecipeError(f"--to must name a new folder, got {to!r}; write one")
     target = person_path(to).absolute()
     try:
+        str(target).encode()
+    except UnicodeEncodeError:
+        # The card says it, and the terminal.
+        raise RecipeError(f"--to must be a path that UTF-8 can write, got {to!a}; name another") from None
+    try:
         nearest = next(path for path in (_partial(target), target.parent, *target.parents) if path.exists())
     except OSError as error:
         raise RecipeError(
@@ -135,6 +140,11 @@ def _free_folder(to: str) -> Path:
         raise RecipeError(f"--to must be a folder that can be made, got {target}, where {nearest} {why}; name another")
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise _filled(target)
+    if target.exists() and target.samefile(Path.cwd()):
+        # It would be replaced, and whoever works there would be left in one that is gone.
+        raise RecipeError(
+            f"--to must be another folder than the working folder, got {target}; write {target / 'NAME'}, or go elsewhere"
+        )
     if os.path.ismount(target):
         # A folder gets its name by a rename, which a mount point can't be given.
         raise RecipeError(
@@ -226,7 +236,12 @@ def _new_folder(target: Path) -> Iterator[Path]:
 def _locked(partial: Path, target: Path) -> int:
     """A handle on the folder of this name, which is made where there is none; it is locked until the handle is closed."""
     while True:
-        partial.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecipeError(
+                f"--to must be a folder that can be made, got {target} ({error.strerror}); name another"
+            ) from error
         try:
             handle = os.open(partial, os.O_RDONLY)
         except FileNotFoundError:

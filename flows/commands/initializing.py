@@ -37,6 +37,8 @@ T = TypeVar("T")
 _MODEL = "models/SmolLM2-135M-Instruct"
 _DATA = "data/samples/pairs.jsonl"
 _BENCHMARKS = "gsm8k,mmlu_redux"
+# The answer that leaves a part out.
+_NONE = "none"
 # A model of a billion weights in two bytes each.
 _LARGE_BYTES = 2_000_000_000
 
@@ -94,12 +96,15 @@ def init_recipe(asked: Asked) -> None:
     target, text = answers.target, recipe_text(_wanted(asked, answers), answers.target)
     recipe = make_recipe({"name": target.stem, **read(text, target.name)}, beside=target.parent)
     found = problems(make_plan(home_folder(), recipe, Options()).checks)
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError:
+    except OSError as error:
         _refuse_existing(target)
+        raise RecipeError(
+            f"RECIPE must be a file that can be written, got {target} ({error.strerror}); name another"
+        ) from error
     shown = written(os.path.relpath(target) if target.is_relative_to(Path.cwd()) else str(target))
     if found:
         raise RecipeError(
@@ -124,7 +129,16 @@ def _from_options(asked: Asked) -> _Answers:
     if model is None:
         raise RecipeError("--model must name a folder or a hub id, got nothing; add --model")
     objective = plugin(OBJECTIVES, asked.objective or "bnf", "--objective")
-    return _Answers(asked.data, seen, reading, model, objective, _names(asked.benchmarks or _BENCHMARKS), asked.judge, target)
+    return _Answers(
+        asked.data,
+        seen,
+        reading,
+        model,
+        objective,
+        _names(_BENCHMARKS if asked.benchmarks is None else asked.benchmarks),
+        _judge(asked.judge),
+        target,
+    )
 
 
 def _ask(recipe: str | None) -> _Answers:
@@ -136,10 +150,10 @@ def _ask(recipe: str | None) -> _Answers:
     objective = _answer(
         f"Objective: {', '.join(_fitting(reading))}", "bnf", lambda answer: plugin(OBJECTIVES, answer, "the objective")
     )
-    benchmarks = _answer(f"Benchmarks, of {', '.join(_scored())}", _BENCHMARKS, _names)
-    judge = _answer("Judge: a folder, a hub id or an endpoint's model; none for no judge", "none", lambda answer: answer)
+    benchmarks = _answer(f"Benchmarks, of {', '.join(_scored())}; none for no benchmark", _BENCHMARKS, _names)
+    judge = _answer("Judge: a folder, a hub id or an endpoint's model; none for no judge", _NONE, lambda answer: answer)
     target = _target(recipe) if recipe is not None else _answer("Recipe to write", _proposed(data), _new_target)
-    return _Answers(data, seen, reading, model, objective, benchmarks, None if judge == "none" else judge, target)
+    return _Answers(data, seen, reading, model, objective, benchmarks, _judge(judge), target)
 
 
 def _answer(question: str, default: str | None, check: Callable[[str], T]) -> T:
@@ -168,7 +182,12 @@ def _target(recipe: str) -> Path:
             f"RECIPE must be called by letters, digits, '.', '_' and '-', 100 at most, as its runs are called after it, got {recipe!r}; "
             f"write {path.with_name(as_name(path.stem) + path.suffix)}"
         )
-    return Path.cwd() / path
+    target = Path.cwd() / path
+    nearest = next(folder for folder in target.parents if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        why = "can't be written" if nearest.is_dir() else "is a file"
+        raise RecipeError(f"RECIPE must be a file that can be written, got {target}, where {nearest} {why}; name another")
+    return target
 
 
 def _new_target(recipe: str) -> Path:
@@ -292,7 +311,13 @@ def _scored() -> list[str]:
     return [name for name in names(BENCHMARKS) if not load(BENCHMARKS, name).FORMS]
 
 
+def _judge(answer: str | None) -> str | None:
+    return None if answer is None or answer.strip().lower() in ("", _NONE) else answer
+
+
 def _names(text: str) -> list[str]:
+    if text.strip().lower() == _NONE:
+        return []
     return [plugin(BENCHMARKS, name.strip(), "the benchmarks") for name in text.split(",") if name.strip()]
 
 

@@ -10,11 +10,11 @@ from evaluation.formats import duration, number
 from flows.commands.showing import taken_run
 from flows.display import age, fits, print_json, print_notes, print_table, size
 from flows.errors import RecipeError
-from flows.runs.garbage import Dropped, remove
+from flows.runs.garbage import Dropped, in_the_way, remove
 from flows.runs.home import home_folder
 from flows.runs.listing import ListedRun, chosen, fold, headline_text, list_runs
 from flows.runs.naming import changes
-from flows.runs.record import Run, all_runs, unreadable_records
+from flows.runs.record import Run, all_runs, read_runs
 from flows.runs.sizes import bytes_freed, sharing
 from flows.runs.sweeps import find_sweep, sweep_of, unreadable_sweeps
 from flows.wording import counted, place
@@ -28,8 +28,8 @@ _MOST_NAMES = 3
 def show_runs(*, filters: Sequence[str], sort: str, every: bool, as_json: bool) -> None:
     """Print the runs that all filters fit; without `every`, those that repeat another one from the cache are a number beside it."""
     home = home_folder()
-    runs = all_runs(home)
-    for file, reason in unreadable_records(home).items():
+    runs, unreadable = read_runs(home)
+    for file, reason in unreadable.items():
         print(f"not listed: {file.parent.name}, whose {file.name} can't be read ({reason})", file=sys.stderr)
     for file, reason in unreadable_sweeps(home).items():
         print(f"runs of {file.parent.name} without their sweep, whose {file.name} can't be read ({reason})", file=sys.stderr)
@@ -90,6 +90,9 @@ def remove_runs(names: Sequence[str], *, dry_run: bool, yes: bool, as_json: bool
             f"RUN must be a run, got the sweep {sweep}; name its runs, which bnf runs --filter sweep={sweep} lists"
         )
     runs = list({run.id: run for run in (taken_run(home, name) for name in names)}.values())
+    obstacle = in_the_way(home, runs)
+    if obstacle is not None and not dry_run:
+        raise RecipeError(obstacle)
     dropped = remove(home, runs, dry_run=True)
     stays = _what_stays(dropped, sharing(all_runs(home), runs))
     if not dry_run:
@@ -98,13 +101,16 @@ def remove_runs(names: Sequence[str], *, dry_run: bool, yes: bool, as_json: bool
         dropped = remove(home, runs, dry_run=False)
     if as_json:
         freed = sum(entry["bytes"] for entry in dropped)
-        print_json({"dry_run": dry_run, "runs": [run.id for run in runs], "bytes": freed, "dropped": dropped})
+        found = {"dry_run": dry_run, "runs": [run.id for run in runs], "bytes": freed, "dropped": dropped}
+        print_json(found if obstacle is None else {**found, "not_now": obstacle})
         return
     print_table("", [{**entry, "bytes": size(entry["bytes"])} for entry in dropped], words=True)
     verb = "would be dropped" if dry_run else "dropped"
     print(f"{_counted(runs, dropped)} {verb} from {place(home)}: {', '.join(run.id for run in runs)}")
     if stays:
         print(stays)
+    if obstacle is not None:
+        print(f"not now: {obstacle}")
 
 
 def _ask(runs: Sequence[Run], dropped: Sequence[Dropped], stays: str, as_json: bool) -> None:

@@ -12,15 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
-from evaluation.records import read_json
 from flows.commands.showing import show_results, taken_run, taken_run_or_sweep
 from flows.display import Display
 from flows.errors import RecipeError, Stopped
 from flows.recipe.config import LATEST
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.progress import TaskProgress, read_progress
-from flows.runs.record import CRASHED, RUNNING, Run, all_runs, find_run
-from flows.runs.run_json import RunRecord
+from flows.runs.record import CRASHED, RECORD, RUNNING, Run, all_runs, find_run, read_record
 from flows.runs.sweeps import SweepFolder
 from flows.wording import place
 
@@ -75,10 +73,11 @@ def _watch(run: Run) -> int:
                 break
             time.sleep(_LOOK_S)
     except KeyboardInterrupt:
-        display.stop()
         raise Stopped(f"no longer watching {run.id}, which goes on", 130) from None
-    if state == "completed":
+    finally:
+        # Whatever ended it: the terminal gets its cursor back.
         display.stop()
+    if state == "completed":
         display.total()
         show_results(run)
     else:
@@ -131,11 +130,16 @@ def _now(run: Run) -> tuple[Run, str]:
 
 
 def _read(run: Run) -> Run:
+    file = run.folder / RECORD
     try:
-        record = read_json(run.folder / "run.json")
-    except FileNotFoundError:
+        return replace(run, record=read_record(file, run.folder.parents[1]))
+    except (FileNotFoundError, NotADirectoryError):
         raise RecipeError(f"RUN must be in the home while it is watched, got {run.id}, which somebody has deleted") from None
-    return replace(run, record=RunRecord.from_json(record, run.folder.parents[1]))
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"RUN must have a record that can be read while it is watched, got {file}, which can't be read ({error}); bring it back, or "
+            "wait for the run's next task, with which it writes the file anew"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from tasks.nodes import Forecast, Node
 
 # The name of the check that says it.
 COMPLETIONS = "completions"
+# Settings that say how many completions there are, as a forecast names them.
+_NUM_SAMPLES, _LIMIT = "settings.sampling.num_samples", "settings.limit"
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,30 @@ def completion_check(forecasts: Iterable[Forecast]) -> Iterator[Check]:
     if asked := asked_completions(forecasts):
         said = "; ".join(one.in_words for one in asked)
         yield Check(COMPLETIONS, None, f"{said}; what earlier generations made is not made again", is_cost=True)
+
+
+def kept_completions(entry: Forecast) -> str | None:
+    """What earlier generations made of it, in words: where it differs from the last run's in the number of items or samples alone. None
+    where it differs otherwise, or where their number isn't known.
+    """
+    node, changed = entry.node, {change["key"]: change["old"] for change in entry.changed}
+    sampling = node.settings.get("sampling")
+    # Without seeds of their own, samples of other items are drawn together with others.
+    more = {_NUM_SAMPLES, _LIMIT} if sampling is None else {_NUM_SAMPLES}
+    if (
+        node.stage != "generate"
+        or not changed
+        or not changed.keys() <= more
+        or load(BENCHMARKS, str(node.benchmark)).NUM_TURNS > 1
+    ):
+        return None
+    items = _num_items(node)
+    if items is None:
+        return None
+    samples = 1 if sampling is None else sampling["num_samples"]
+    of_items = min(items, changed.get(_LIMIT) or items)
+    of_samples = min(samples, changed.get(_NUM_SAMPLES, samples))
+    return f"{of_items * of_samples} of {items * samples} completions are there, of earlier generations"
 
 
 def _num_items(node: Node) -> int | None:

@@ -11,15 +11,18 @@ from typing import cast
 from bnf.model.device import device_kind
 from bnf.plugins import load
 from evaluation.records import read_json
+from flows.dag.completions import kept_completions
 from flows.dag.costs import Money, endpoint_cost
 from flows.dag.estimate import Asked, RecipeEstimate, estimate_recipe
 from flows.dag.on_policy import BASE
 from flows.dag.plan import Plan
 from flows.errors import RecipeError
 from flows.recipe.keys import dotted
+from flows.recipe.sections import GREEDY
 from flows.runs.record import Run, all_runs
 from flows.runs.run_json import TaskRecord
 from tasks.execute import machine
+from tasks.job import Settings
 from tasks.keys import KEY_CHARACTERS
 from tasks.manifest import Manifest
 from tasks.memory import Memory
@@ -111,7 +114,8 @@ def outlooks(plan: Plan, history: History | None = None) -> dict[str, Outlook]:
     for entry in todo:
         node, work = entry.node, None
         if entry.key is not None and entry.cached is False and node.stage not in plan.selection.refresh:
-            work = partial_work(node.stage, plan.store.root / node.stage / f"{entry.key}.work")
+            work = partial_work(node.stage, plan.store.root / node.stage / f"{entry.key}.work", _wanted(node))
+            work = work or kept_completions(entry)
         past = history.nearest(node)
         after = dict.fromkeys(other for name in node.inputs.values() if name in found for other in _others(name, found[name]))
         outlook = Outlook(past=past, after=tuple(after), partial=work, money=endpoint_cost(node, nodes, plan.recipe))
@@ -160,12 +164,12 @@ class History:
     def nearest(self, node: Node) -> Past | None:
         """The task that was most like this one: of the same stage, benchmark and engine, with the fewest other settings; the same task
         before others, a newer before an older. None where there is none."""
-        now, best = dotted(node.settings), None
+        now, best = _told(node.settings), None
         for age, (run, name, task) in enumerate(self._of_stage(node.stage)):
             manifest = self._manifest(task)
             if manifest is None or not self._has_model(node.stage, run):
                 continue
-            then = dotted(manifest["ingredients"]["settings"])
+            then = _told(manifest["ingredients"]["settings"])
             if any(now.get(key) != then.get(key) for key in _SAME):
                 continue
             differs = tuple(sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key) and _counts(key)))
@@ -203,6 +207,21 @@ class History:
                 here = False
             self._manifests[path] = manifest if here else None
         return self._manifests[path]
+
+
+def _wanted(node: Node) -> int | None:
+    """Of a generation the completions of each item, of sampling the prompts; None of other stages."""
+    settings = node.settings
+    if node.stage == "generate":
+        return int(settings.get("sampling", GREEDY)["num_samples"])
+    if node.stage == "sample":
+        return int((settings["prompts_per_round"] or settings["num_prompts"]) + settings["held_out_prompts"])
+    return None
+
+
+def _told(settings: Settings) -> dict[str, object]:
+    """Settings by dotted keys. Where nothing says how completions are drawn there is a greedy one of each item."""
+    return dotted({"sampling": GREEDY, **settings})
 
 
 def _counts(key: str) -> bool:

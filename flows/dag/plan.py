@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.dag import resources
@@ -13,10 +13,13 @@ from flows.dag.graph import build
 from flows.dag.preflight import preflight
 from flows.dag.selection import MODELS, Options, Selection, evaluated_recipe, pinned_artifacts, select
 from flows.recipe.config import Recipe
+from flows.recipe.sections import GREEDY
 from flows.runs.home import open_store
 from flows.runs.record import find_run, last_artifacts
-from tasks.nodes import Forecast, Node, forecast
+from tasks.nodes import Change, Forecast, Node, forecast
 from tasks.store import Artifact, Store
+
+_UNSAID = {f"settings.sampling.{name}": value for name, value in GREEDY.items()}
 
 
 @dataclass(frozen=True)
@@ -82,4 +85,16 @@ def _forecasts(
         if not unread.isdisjoint(node.inputs.values()):
             unread.add(node.id)
     known = forecast([node for node in nodes if node.id not in unread], store, last, pinned, selection.keep)
-    return {node.id: known.get(node.id) or Forecast(node, None, False, None, []) for node in nodes}
+    found = {node.id: known.get(node.id) or Forecast(node, None, False, None, []) for node in nodes}
+    return {name: replace(entry, changed=_meant(entry.changed)) for name, entry in found.items()}
+
+
+def _meant(changed: Sequence[Change]) -> list[Change]:
+    """What differs, by what keys mean: where nothing says how completions are drawn, there is a greedy one of each item."""
+    meant = []
+    for change in changed:
+        unsaid = _UNSAID.get(change["key"])
+        old, new = (unsaid if change[side] is None else change[side] for side in ("old", "new"))
+        if old != new:
+            meant.append({**change, "old": old, "new": new})
+    return meant

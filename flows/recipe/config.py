@@ -29,6 +29,7 @@ from pydantic_core import CoreSchema
 from bnf.data.chat_template import DEFAULT_DATE, is_day
 from bnf.plain_yaml import read
 from bnf.training.config import TrainConfig
+from data.reading.records import is_hub_id
 from evaluation.engines import is_remote
 from flows.errors import RecipeError
 from flows.recipe.data_sections import Data, Prepare
@@ -309,13 +310,35 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: naming the key, the rule, the value and the remedy.
     """
-    file = find_path(path)
+    file = recipe_file(path)
     if file.is_dir():
-        raise RecipeError(f"RECIPE must be a YAML file, got the folder {file}; the project's own lie in flows/recipes")
+        remedy = _of_model(path) if (file / "config.json").exists() else "the project's own lie in flows/recipes"
+        raise RecipeError(f"RECIPE must be a YAML file, got the folder {file}; {remedy}")
     values = read_values(file, path)
     if "sweep" in values:
         raise RecipeError(f"RECIPE must be one run's, got the sweep {path}; run it with `bnf sweep`")
     return make_recipe({"name": as_name(file.stem), **values}, overrides, beside=file.parent)
+
+
+def recipe_file(path: str) -> Path:
+    """The file, or folder, that is named in a recipe's place.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    try:
+        return find_path(path)
+    except RecipeError as error:
+        if not is_hub_id(path) or path.endswith((".yaml", ".yml")):
+            raise
+        raise RecipeError(f"{error}; {_of_model(path)}") from None
+
+
+def _of_model(name: str) -> str:
+    return (
+        f"a model alone is evaluated by `bnf evaluate {name}`, and `bnf plan flows/recipes/evaluate.yaml model_name_or_path={name}` says "
+        "what that would do"
+    )
 
 
 def read_values(file: Path, name: str) -> dict[str, object]:

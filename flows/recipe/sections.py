@@ -104,8 +104,8 @@ def _checkpoints(value: object) -> object:
 
 
 # How completions of benchmarks are drawn, and that of one greedy completion of each item.
-_GREEDY: dict[str, int | float] = {"num_samples": 1, "temperature": 0.0, "top_p": 1.0}
-DRAWN = tuple(_GREEDY)
+GREEDY: dict[str, int | float] = {"num_samples": 1, "temperature": 0.0, "top_p": 1.0}
+DRAWN = tuple(GREEDY)
 
 
 class Evaluation(LoadsModel):
@@ -149,7 +149,7 @@ class Evaluation(LoadsModel):
     def sampling(self, benchmark: ScoredBenchmark) -> dict[str, int | float] | None:
         """How a benchmark's completions are drawn: `num_samples`, `temperature`, `top_p`; None for one greedy completion of each item."""
         drawn = {name: getattr(self, name) if (own := getattr(benchmark, name)) is None else own for name in DRAWN}
-        return None if drawn == _GREEDY else drawn
+        return None if drawn == GREEDY else drawn
 
     @model_validator(mode="after")
     def _leaves_room_for_an_answer(self) -> Evaluation:
@@ -164,9 +164,9 @@ class Evaluation(LoadsModel):
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Evaluation:
         for name, benchmark in (self.benchmarks or {"": ScoredBenchmark()}).items():
-            drawn = self.sampling(benchmark) or _GREEDY
+            drawn = self.sampling(benchmark) or GREEDY
             for key, text in (("num_samples", "samples are equal"), ("top_p", "the likeliest token is taken")):
-                if drawn["temperature"] == 0 and drawn[key] != _GREEDY[key]:
+                if drawn["temperature"] == 0 and drawn[key] != GREEDY[key]:
                     is_own = getattr(benchmark, key) is not None or benchmark.temperature is not None
                     place = f"benchmarks.{name}.{key}" if is_own else key
                     raise ValueError(
@@ -176,7 +176,7 @@ class Evaluation(LoadsModel):
         if (
             not self.benchmarks
             and not self.lm_eval
-            and (unread := next((k for k in DRAWN if getattr(self, k) != _GREEDY[k]), None))
+            and (unread := next((k for k in DRAWN if getattr(self, k) != GREEDY[k]), None))
         ):
             raise ValueError(
                 f"{unread} must be left out without benchmarks, as judged answers are greedy and given once, got "

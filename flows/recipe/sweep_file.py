@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from bnf.paths import person_path
 from bnf.urls import settings_without_secrets
 from flows.errors import RecipeError
-from flows.recipe.config import Recipe, as_name, read_values
+from flows.recipe.config import Recipe, as_name, read_values, recipe_file
 from flows.recipe.messages import as_written, explain
 from flows.recipe.overrides import key_parts
 from flows.recipe.paths import find_path
@@ -99,7 +99,7 @@ class Sweep:
 
 def is_sweep(path: str) -> bool:
     """Whether a YAML file is a sweep's."""
-    file = find_path(path)
+    file = recipe_file(path)
     return not file.is_dir() and AXES in read_values(file, path)
 
 

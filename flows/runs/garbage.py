@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,14 +42,32 @@ def remove(home: Path, runs: Sequence[Run], *, dry_run: bool) -> list[Dropped]:
     """Drop runs, with the artifacts and the partial work that no other run names. What other runs use, and a shared store, stay.
 
     Returns:
-        The artifacts and partial work that were dropped, or with `dry_run` would be.
+        The artifacts and partial work that were dropped, or with `dry_run` would be, by what the runs name now: also of those at work.
 
     Raises:
-        RecipeError: one of these runs, or another one, is at work.
+        RecipeError: one of these runs, or another one, is at work and it is no dry run; or a record can't be read.
     """
+    names = {run.id for run in runs}
+    if dry_run:
+        _require_records(home, "rm")
+        return _remove(home, names, dry_run)
+    _require_ended(runs)
+    return _alone(home, dry_run, "rm", lambda: _remove(home, names, dry_run))
+
+
+def in_the_way(home: Path, runs: Sequence[Run]) -> str | None:
+    """Why these runs can't be dropped now: one of them, or something else of the home, is at work. None where nothing is in the way."""
+    try:
+        _require_ended(runs)
+        _alone(home, True, "rm", lambda: [])
+    except RecipeError as error:
+        return str(error)
+    return None
+
+
+def _require_ended(runs: Sequence[Run]) -> None:
     if at_work := [run.id for run in runs if run.state == RUNNING]:
         raise RecipeError(f"RUN must have ended, got {', '.join(at_work)} at work; cancel it first: `bnf cancel {at_work[0]}`")
-    return _alone(home, dry_run, "rm", lambda: _remove(home, {run.id for run in runs}, dry_run))
 
 
 def _alone(home: Path, dry_run: bool, command: str, work: Callable[[], list[Dropped]]) -> list[Dropped]:
@@ -148,10 +168,20 @@ def _unfinished(runs: Sequence[Run]) -> set[str]:
 
 def _dropped(store: Store, folder: Path, home: Path, dry_run: bool) -> Dropped:
     """Drop a folder of the store unless it is a dry run, and say what it was."""
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = _bytes(folder)
     if not dry_run:
         _drop(store, folder, home / "prefect" / "records")
     return {"stage": folder.parent.name, "folder": folder.name, "bytes": size}
+
+
+def _bytes(folder: Path) -> int:
+    """What a folder holds. A dry run may look while a run is at work there, whose files come and go."""
+    found = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found += os.stat(os.path.join(inside, name)).st_size
+    return found
 
 
 def _drop(store: Store, folder: Path, records: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TypedDict
+from typing import TypedDict, cast
 
+from evaluation.fields import is_number
 from evaluation.formats import number, signed
 from evaluation.records import Record, read_json
+from evaluation.report.inputs import MODELS
+from evaluation.report.judged_rows import metric_of
 from evaluation.report.targets import is_target
 from flows.errors import RecipeError
 from flows.runs.naming import changes
@@ -16,12 +19,15 @@ from flows.runs.sizes import run_sizes
 
 
 class Headline(TypedDict):
-    """The benchmark that a run's report begins with: a target of its training, else the first one.
+    """The benchmark that a run's report begins with: a target of its training, else the first one. Where no benchmark was scored by a rule,
+    the first of lm-eval's tasks, or else of those that a judge scored.
 
-    Accuracies are in percent, the difference in points; None of a model that was not evaluated.
+    `metric` is `accuracy`, which is in percent, its difference in points; else lm-eval's or the judge's own, on its own scale. A model
+    that was not evaluated has None. `verdict` is the comparison's; of a judge that shows nothing `demonstration` or `untrusted`.
     """
 
     benchmark: str
+    metric: str
     base: float | None
     aligned: float | None
     delta: float | None
@@ -64,10 +70,9 @@ def list_runs(runs: Sequence[Run], sweeps: Mapping[str, str] | None = None) -> l
 
 
 def _listed(run: Run, size: int, own: int, repeats: str | None, sweep: str | None) -> ListedRun:
-    recipe = _recipe(run)
-    train, model = recipe.get("train"), recipe.get("model_name_or_path")
     summary = _summary(run)
-    share = _dev_accuracy((summary.get("train") or {}).get("dev") or {})
+    recipe, (headline, share) = _recipe(run, summary), _results(summary)
+    train, model = recipe.get("train"), recipe.get("model_name_or_path")
     started, ended = run.record.started, run.record.ended
     took_s = (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds() if ended else None
     return {
@@ -82,28 +87,13 @@ def _listed(run: Run, size: int, own: int, repeats: str | None, sweep: str | Non
         "objective": str(train.get("objective", "bnf")) if isinstance(train, dict) else None,
         "model": model.rstrip("/").rsplit("/", 1)[-1] if isinstance(model, str) else None,
         "changed": {key: value for key, value in run.record.changed.items() if key != "name"},
-        "headline": _headline(summary),
+        "headline": headline,
         "dev_accuracy": None if share is None else 100 * share,
         "tasks": len(run.record.tasks),
         "bytes": size,
         "bytes_of_its_own": own,
         "repeats": repeats,
     }
-
-
-def _recipe(run: Run) -> dict[str, object]:
-    try:
-        return run.written_recipe
-    except (OSError, RecipeError):
-        return {}
-
-
-def _dev_accuracy(dev: Record) -> float | None:
-    """That of the policy: of the step that `keep_best` took, or else of the last one."""
-    evaluations = dev.get("evaluations") or [{}]
-    of_kept = (entry for entry in evaluations if "kept" in dev and entry["step"] == dev["kept"])
-    share: float | None = next(of_kept, evaluations[-1]).get("eval_rewards/accuracies")
-    return share
 
 
 def _summary(run: Run) -> Record:
@@ -113,16 +103,83 @@ def _summary(run: Run) -> Record:
         return {}
 
 
+def _recipe(run: Run, summary: Record) -> Mapping[str, object]:
+    """The recipe as the run's report shows it. Where it has none, as it was written down: to read YAML takes a hundred times as long."""
+    shown = summary.get("recipe")
+    if isinstance(shown, dict) and isinstance(shown.get("model_name_or_path"), str):
+        return shown
+    try:
+        return run.written_recipe
+    except (OSError, RecipeError):
+        return {}
+
+
+def _results(summary: Record) -> tuple[Headline | None, float | None]:
+    """The headline, and the dev accuracy as a share; None what isn't there, or where no run wrote the summary so."""
+    try:
+        return _headline(summary), _dev_accuracy((summary.get("train") or {}).get("dev") or {})
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        return None, None
+
+
+def _dev_accuracy(dev: Record) -> float | None:
+    """That of the policy: of the step that `keep_best` took, or else of the last one."""
+    evaluations = dev.get("evaluations") or [{}]
+    of_kept = (entry for entry in evaluations if "kept" in dev and entry["step"] == dev["kept"])
+    return _figure(next(of_kept, evaluations[-1]).get("eval_rewards/accuracies"))
+
+
 def _headline(summary: Record) -> Headline | None:
+    return _of_benchmarks(summary) or _of_lm_eval(summary.get("lm_eval", {})) or _of_judges(summary.get("judges", {}))
+
+
+def _of_benchmarks(summary: Record) -> Headline | None:
     benchmarks = summary.get("benchmarks", {})
     compared = (name for name, entry in benchmarks.items() if entry.get("delta") is not None)
     target = next((name for name in compared if is_target(name, summary.get("recipe", {}))), None)
     for name in [target] if target is not None else list(benchmarks)[:1]:
         entry = benchmarks[name]
-        base, aligned = ((entry.get(model) or {}).get("accuracy") for model in ("base", "aligned"))
-        delta = entry.get("delta")
-        return {"benchmark": name, "base": base, "aligned": aligned, "delta": delta, "verdict": entry.get("verdict")}
+        base, aligned = ((entry.get(model) or {}).get("accuracy") for model in MODELS)
+        return _made(name, "accuracy", base, aligned, entry.get("delta"), entry.get("verdict"))
     return None
+
+
+def _of_lm_eval(by_name: Record) -> Headline | None:
+    for name, tasks in by_name.items():
+        # What was asked for may be a group, whose tasks stand beside it.
+        task = name if name in tasks else next(iter(tasks), None)
+        for metric, entry in tasks.get(task, {}).items():
+            base, aligned = ((entry.get(model) or {}).get("value") for model in MODELS)
+            return _made(str(task), metric, base, aligned, entry.get("delta"), None)
+    return None
+
+
+def _of_judges(by_name: Record) -> Headline | None:
+    for name, entry in by_name.items():
+        metric, models = metric_of(entry), entry["models"]
+        base, aligned = (models.get(model, {}).get(metric.key) for model in MODELS)
+        trusted = all(one["trusted"] for one in models.values())
+        verdict = "demonstration" if entry["demonstration"] else None if trusted else "untrusted"
+        return _made(name, metric.words, base, aligned, entry.get("delta"), verdict)
+    return None
+
+
+def _made(benchmark: str, metric: str, base: object, aligned: object, delta: object, verdict: str | None) -> Headline:
+    return {
+        "benchmark": benchmark,
+        "metric": metric,
+        "base": _figure(base),
+        "aligned": _figure(aligned),
+        "delta": _figure(delta),
+        "verdict": verdict,
+    }
+
+
+def _figure(value: object) -> float | None:
+    """Raises TypeError where a value is neither a number nor nothing."""
+    if value is not None and not is_number(value):
+        raise TypeError(f"a figure must be a number, got {value!r}")
+    return cast(float | None, value)
 
 
 def _repeats(runs: Sequence[Run]) -> dict[str, str]:
@@ -146,6 +203,9 @@ def _result(headline: Headline | None) -> float | None:
         return None
     return headline["base"] if headline["delta"] is None else headline["delta"]
 
+
+# Verdicts that a result is not read without.
+_SAID = ("noise", "demonstration", "untrusted")
 
 # The columns that may be sorted by, the greatest first.
 SORTS: Mapping[str, Callable[[ListedRun], float | None]] = {
@@ -192,11 +252,14 @@ def fold(rows: Sequence[ListedRun]) -> list[tuple[ListedRun, list[str]]]:
 
 
 def headline_text(headline: Headline | None) -> str:
-    """`gsm8k 25.8 → 76.6 (+50.8)`, with `noise` where that is the verdict; of one model alone `gsm8k 25.8`."""
+    """`gsm8k 25.8 → 76.6 (+50.8)`, with `noise` where that is the verdict; of one model alone `gsm8k 25.8`. What is no accuracy has the
+    name of its metric: `hellaswag acc,none 0.4512 → 0.4620 (+0.0108)`.
+    """
     if headline is None:
         return ""
-    known = [number(value) for value in (headline["base"], headline["aligned"]) if value is not None]
-    text = f"{headline['benchmark']} {' → '.join(known)}"
-    if headline["delta"] is None:
-        return text
-    return f"{text} ({signed(headline['delta'], 1)}{', noise' if headline['verdict'] == 'noise' else ''})"
+    is_accuracy, digits = headline["metric"] == "accuracy", 4 if "," in headline["metric"] else 1
+    known = [number(value, digits) for value in (headline["base"], headline["aligned"]) if value is not None]
+    said = [] if headline["delta"] is None else [signed(headline["delta"], digits)]
+    said += [headline["verdict"]] if headline["verdict"] in _SAID else []
+    words = [headline["benchmark"], *([] if is_accuracy else [headline["metric"]]), " → ".join(known)]
+    return " ".join([*filter(None, words), *([f"({', '.join(said)})"] if said else [])])

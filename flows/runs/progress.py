@@ -96,6 +96,10 @@ def read_progress(folder: Path) -> Seen:
     try:
         found = read_json(folder / PROGRESS_FILE)
         tasks = {label: TaskProgress(**task) for label, task in found["tasks"].items()}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        messages = [str(text) for text in found["messages"]]
+        about = [str(label) for label in found.get("about", [""] * len(messages))]
+        if len(about) != len(messages):
+            raise ValueError(f"{folder / PROGRESS_FILE} must say of each message what it is about")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Seen()
-    return Seen(tasks, found["messages"], found.get("about", [""] * len(found["messages"])))
+    return Seen(tasks, messages, about)

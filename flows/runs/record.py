@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import itertools
 import os
@@ -62,7 +61,7 @@ class Run:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return RUNNING
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return CRASHED
         # It may have ended between the look at its record and the look at its lock.
         record = self._now()
@@ -166,7 +165,7 @@ class Run:
     def _now(self) -> RunRecord | None:
         """The record as the file has it now; None where it is there no more, as after `bnf rm`."""
         try:
-            return _read_record(self.folder / RECORD, self.folder.parents[1])
+            return read_record(self.folder / RECORD, self.folder.parents[1])
         except (ValueError, OSError):
             return None
 
@@ -227,33 +226,43 @@ def start_run(
 
 def all_runs(home: Path) -> list[Run]:
     """Every run of the home, newest first. A record that can't be read is left out: `unreadable_records` has it."""
-    runs = []
-    for path in (home / "runs").glob(f"*/{RECORD}"):
-        with contextlib.suppress(ValueError, OSError):
-            runs.append(Run(path.parent, _read_record(path, home)))
-    return sorted(runs, key=_age, reverse=True)
+    return read_runs(home)[0]
 
 
 def unreadable_records(home: Path) -> dict[Path, str]:
     """The files of the records that can't be read, as a power cut or a person may have left them, and why not."""
-    found = {}
+    return read_runs(home)[1]
+
+
+def read_runs(home: Path) -> tuple[list[Run], dict[Path, str]]:
+    """The runs of `all_runs`, and the files of `unreadable_records`."""
+    runs, unreadable = [], {}
     for path in sorted((home / "runs").glob(f"*/{RECORD}")):
         try:
-            _read_record(path, home)
+            runs.append(Run(path.parent, read_record(path, home)))
         except FileNotFoundError:
             continue  # `bnf rm` has just dropped it
         except (ValueError, OSError) as error:
-            found[path] = str(error)
-    return found
+            unreadable[path] = str(error)
+    return sorted(runs, key=_age, reverse=True), unreadable
 
 
-def _read_record(path: Path, home: Path) -> RunRecord:
-    """Raises ValueError where the file isn't a run's record."""
+def read_record(path: Path, home: Path) -> RunRecord:
+    """What a file says of a run.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it isn't a run's record.
+    """
     try:
         record = RunRecord.from_json(read_json(path), home)
         if wrong := [name for name in ("run", "recipe", "state", "started") if not isinstance(getattr(record, name), str)]:
             raise ValueError(f"{path} must be a run's record, got one whose {wrong[0]} is no text")
-        datetime.fromisoformat(record.started)
+        if not isinstance(record.changed, dict):
+            raise ValueError(f"{path} must be a run's record, got one whose changed is no mapping of keys")
+        for name, time in (("started", record.started), ("ended", record.ended)):
+            if time is not None and datetime.fromisoformat(time).tzinfo is None:
+                raise ValueError(f"{path} must be a run's record, got one whose {name} has no time zone")
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} must be a run's record, got one without what it needs ({error})") from error
     return record

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from evaluation.fields import is_number
 from tasks.store import Artifact
 
 # Keys that every `run.json` has.
@@ -35,11 +36,19 @@ class TaskRecord:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], home: Path) -> TaskRecord:
-        """A task of a run of this home, which may have been moved since: the artifact's path is the one it has now."""
+        """A task of a run of this home, which may have been moved since: the artifact's path is the one it has now.
+
+        Raises:
+            TypeError: a value is none that a run writes.
+        """
+        texts = [value[name] for name in ("stage", "key", "fingerprint", "path")]
+        times = [time for time in (value.get("started"), value.get("ended")) if time is not None]
+        if not all(isinstance(text, str) for text in texts + times) or not is_number(value["seconds"]):
+            raise TypeError(f"a task must have texts, times and seconds, got {dict(value)}")
         artifact = Artifact.from_json(value)
         artifact = replace(artifact, path=home / "artifacts" / artifact.stage / artifact.path.name)
-        times = (value.get("started"), value.get("ended"))
-        return cls(artifact, value["cached"], value["seconds"], value.get("other_code", ()), *times)
+        began, ended = value.get("started"), value.get("ended")
+        return cls(artifact, value["cached"], value["seconds"], value.get("other_code", ()), began, ended)
 
 
 @dataclass(frozen=True)

@@ -51,5 +51,5 @@ def sharing(runs: Sequence[Run], some: Sequence[Run]) -> list[str]:
 def _bytes(artifact: Path) -> int:
     try:
         return sum(entry["size"] for entry in read_json(artifact / MANIFEST)["files"].values())
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return 0

@@ -10,6 +10,7 @@ earlier one. A row with faults is a judgment without a verdict, or none, and is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from evaluation.judging.recorded.arena import V01, arena_row
 from evaluation.judging.recorded.names import arena_judge, is_comparison, wildbench_judge, wildbench_reference
 from evaluation.judging.recorded.rows import Fault, Key, Read, UnreadableRowError
 from evaluation.judging.replies import cut_words, rating
-from evaluation.records import UNREADABLE, BadRow, Record, Rows, read_rows, unreadable
+from evaluation.records import UNREADABLE, BadRow, Record, Rows, read_rows, unpacked, unreadable
 
 _WILDBENCH_CHOICES = {"A++": "A>>B", "A+": "A>B", "A=B": "A=B", "tie": "A=B", "B+": "B>A", "B++": "B>>A"}
 
@@ -40,6 +41,7 @@ class Judgments:
         num_repeated: How many rows are on a question that was there before.
         num_faulty: How many rows are not as they should be; `first_fault` says what is wrong with the first of them.
         native: Whether all rows are of our own format.
+        content: The digest of the file's text.
     """
 
     model: str
@@ -52,6 +54,7 @@ class Judgments:
     num_faulty: int = 0
     first_fault: str | None = None
     native: bool = False
+    content: str = ""
 
     @property
     def key(self) -> Key:
@@ -91,7 +94,7 @@ def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -
         FileNotFoundError: where there is no such file.
         ValueError: where nothing in it can be read; the message names file and record.
     """
-    rows = _read(path)
+    rows, content = _read(path)
     judge = arena_judge(rows, path)
     reference = wildbench_reference(rows, path) if benchmark == "wildbench" and any(map(is_comparison, rows)) else None
     found: dict[Key, tuple[list[list[Judgment]], bool]] = {}
@@ -114,7 +117,7 @@ def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -
         if fault is not None:
             faults.append((key, f"{fault} in {place}"))
         found.setdefault(key, ([], native))[0].append(judgments)
-    results = [_judgments(key, read, native) for key, (read, native) in found.items()]
+    results = [_judgments(key, read, native, content) for key, (read, native) in found.items()]
     if len(faults) == len(rows) and all(one.verdict is None for result in results for one in result.judgments):
         raise ValueError(f"{path} {faults[0][1]}; give a file of {benchmark}'s judgments")
     for result in results:
@@ -124,9 +127,9 @@ def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -
     return results
 
 
-def _judgments(key: Key, rows: list[list[Judgment]], native: bool) -> Judgments:
+def _judgments(key: Key, rows: list[list[Judgment]], native: bool, content: str) -> Judgments:
     """All rows of one key in one step: files have thousands."""
-    result = Judgments(*key, native=native)
+    result = Judgments(*key, native=native, content=content)
     known: dict[tuple[str, int], Judgment] = {}
     for row in rows:
         result.num_repeated += any(one.place in known for one in row)
@@ -270,11 +273,11 @@ def _compared(question: str, number: int, choice: object, candidate: str | None,
     return Judgment(question, number, verdict, Facts(output=output, baseline_output=baseline_output))
 
 
-def _read(path: Path) -> Rows:
-    """The rows of a file; a line that is no JSON is among them."""
+def _read(path: Path) -> tuple[Rows, str]:
+    """The rows of a file, a line that is no JSON among them, and the digest of its text."""
     data = path.read_bytes()
     try:
-        rows = read_rows(data)
+        rows, content = read_rows(data), hashlib.sha256(unpacked(data).encode()).hexdigest()
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path} must be JSON, got {error.msg.lower()} on line {error.lineno}; give a file of judgments"
@@ -283,4 +286,4 @@ def _read(path: Path) -> Rows:
         raise ValueError(f"{path} must be JSON, plain or gzipped, got {unreadable(error)}; give another file") from error
     if not rows:
         raise ValueError(f"{path} must hold judgments, got none; give another file")
-    return rows
+    return rows, content

@@ -74,11 +74,13 @@ def _merged(parts: Sequence[tuple[Path, Judgments]]) -> list[Judgments]:
     """One entry per model, judge, protocol, baseline and category, also where its judgments lie in several files.
 
     Raises:
-        ValueError: where two files judge the same questions of a model and don't say which judge that was.
+        ValueError: where two files are copies of each other, or judge the same questions of a model and don't say which judge that was.
     """
     merged: dict[Key, Judgments] = {}
     paths: dict[Key, Path] = {}
+    contents: dict[tuple[Key, str], Path] = {}
     for path, part in parts:
+        same = contents.setdefault((part.key, part.content), path)
         if part.key not in merged:
             merged[part.key], paths[part.key] = part, path
             continue
@@ -92,6 +94,11 @@ def _merged(parts: Sequence[tuple[Path, Judgments]]) -> list[Judgments]:
             raise ValueError(
                 f"files must name their judges where they judge the same questions of one model, got {paths[part.key]} and {path} "
                 f"for {part.model}; {remedy}, or leave one of them out"
+            )
+        if same != path:
+            raise ValueError(
+                f"files must be given once, as every judgment counts, got {same} and {path}, which hold the same judgments of "
+                f"{part.model}; leave one of them out"
             )
         known.native = known.native and part.native
         known.add(part.judgments)

@@ -105,6 +105,12 @@ def test_thought_fields_that_cannot_be_are_refused(fields, message, tmp_path):
         read_answers(tmp_path / "completions.jsonl")
 
 
+def test_all_fields_of_a_record_that_are_wrong_are_named_at_once(tmp_path):
+    write_lines(tmp_path / "completions.jsonl", [{"finish_reason": 5}])
+    said = "have id as str, got None, and completion as str, got None, and finish_reason as str | None, got 5"
+    assert said in _refused(lambda path: completion_lines(path, "correct it"), tmp_path / "completions.jsonl", "on line 1")
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -1,5 +1,6 @@
 """Recorded judgments: who judged what is told by rows, names and folders, and a bad row is counted for what it is."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -249,3 +250,23 @@ def test_ill_formed_files_are_refused_by_name(tmp_path, benchmark, text):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=r"bad\.json must"):
         judge_score(benchmark, [path])
+
+
+def test_a_copy_of_a_file_is_refused_and_doubles_no_game(tmp_path):
+    first = arena_file(tmp_path / "a.jsonl", [("B>A", "A>B")] * 4)
+    for name, data in (("copy.jsonl", first.read_bytes()), ("copy.jsonl.gz", gzip.compress(first.read_bytes()))):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(
+            ValueError, match=r"files must be given once, .* got .*a.jsonl and .*copy.jsonl.*same judgments of m"
+        ):
+            judge_score("arena_hard", [first, tmp_path / name])
+    (tmp_path / "link.jsonl").symlink_to(first)
+    with pytest.raises(ValueError, match="leave one of them out"):
+        judge_score("arena_hard", [first, tmp_path / "link.jsonl"])
+    # Under another judge's name it is another judge's.
+    for name in ("one", "two"):
+        folder = tmp_path / "model_judgment" / name
+        folder.mkdir(parents=True)
+        arena_file(folder / "m.jsonl", [("B>A", "A>B")] * 4, judge=None)
+    found = judge_score("arena_hard", [tmp_path / "model_judgment" / name / "m.jsonl" for name in ("one", "two")])
+    assert set(found["models"]) == {"m (one)", "m (two)"}

@@ -30,12 +30,12 @@ class Stops:
             yield index, [Generation(text[: min(places)] if places else text, [], "stop", len(prompt), 9)]
 
 
-def answers(says):
+def answers(says, progress=no_progress):
     from bnf.data.rendering import load_tokenizer
 
     tokenizer = load_tokenizer(MODEL, "2026-01-01")
     engine = Stops(tokenizer, says)
-    model = EngineModel(engine, tokenizer, no_progress)
+    model = EngineModel(engine, tokenizer, progress)
     asked = [
         Instance("generate_until", {}, (prompt, {"until": ["\n"], "max_gen_toks": 50}), 0, ("task", number, 1))
         for number, prompt in enumerate(says)
@@ -59,3 +59,18 @@ def test_a_stop_text_in_a_thought_ends_nothing():
 def test_what_said_nothing_without_a_thought_is_not_asked_again():
     texts, asked, thoughts = answers({"a": "\n4"})
     assert texts == [""] and [prompts for prompts, _ in asked if prompts] == [["a"]] and thoughts == []
+
+
+def test_its_progress_names_what_is_counted(monkeypatch):
+    """The note is the unit of the rate: `0.25 replies/s`."""
+    from bnf import progress
+
+    pace, said, now = progress.Pace(), [], [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+
+    def told(done, total, note):
+        said.append(pace(done, total, note))
+        now[0] += 4
+
+    answers({"a": "4", "b": "5", "c": "6"}, told)
+    assert said == ["replies", "replies, 0.25 replies/s, 0:00:04 left", "replies"]

@@ -369,3 +369,33 @@ def test_a_whole_set_says_whether_its_answers_are_the_published_ones(tmp_path, m
 )
 def test_the_published_answers_are_those_of_the_real_files(module, file):
     assert answers_digest(module.load(str(DATA / file), None)) == module.ANSWERS_DIGEST
+
+
+def test_a_question_of_gpqa_has_one_right_answer(tmp_path):
+    """Else whoever chooses the other of two equal texts is wrong."""
+    for wrong in ("the neutron", " the  neutron\n"):
+        row = {**GPQA_ROW, "Incorrect Answer 2": wrong}
+        items = gpqa_diamond.load(_file(tmp_path, [GPQA_ROW, {**row, "Record ID": "another"}]), None)
+        assert len(items) == 1 and items.left_out == {"the right answer is one of the wrong ones, too": 1}
+    # Which of two equal wrong ones is chosen changes nothing.
+    assert gpqa_diamond.load(_file(tmp_path, [{**GPQA_ROW, "Incorrect Answer 2": "the proton"}]), None)
+
+
+def test_a_row_that_lacks_fields_is_told_all_of_them(tmp_path):
+    names = [name for name in GPQA_ROW if name not in ("Subdomain", "Question")]
+    with pytest.raises(ValueError) as refused:
+        gpqa_diamond.load(_file(tmp_path, [{"Question": "q", "answer": "a"}]), None)
+    assert all(f"{name} as str" in str(refused.value) for name in names) and "Question as" not in str(refused.value)
+    assert "in each row, got fields ['Question', 'answer'] at" in str(refused.value)
+    said = r"must have options as list, answer as str, category as str, question as str, question_id as text or a whole number in each"
+    with pytest.raises(ValueError, match=said):
+        mmlu_pro.load(_file(tmp_path, [{"prompt": "q"}]), None)
+
+
+def test_a_sample_that_the_project_has_not_is_said_without_a_path():
+    with pytest.raises(FileNotFoundError) as refused:
+        gpqa_diamond.load("sample", None)
+    assert str(refused.value) == (
+        "gpqa_diamond.source must be a file, or left out for the hub, where the project has no items of its own in the benchmark's "
+        "format, got sample; give the benchmark's upstream file"
+    )

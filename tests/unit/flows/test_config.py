@@ -7,6 +7,7 @@ import yaml
 
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe, find_path, load_recipe, make_recipe
+from flows.recipe.sweep_file import is_sweep
 from tasks.keys import ROOT
 from tests.recipes import RECIPES
 
@@ -245,3 +246,24 @@ def test_the_working_folder_comes_before_the_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_path("README.md") == tmp_path / "README.md"
     assert find_path("Makefile").read_text().startswith("# make demo")
+
+
+@pytest.mark.parametrize("name", ["./model", "owner/some-model"])
+def test_a_model_in_a_recipes_place_leads_to_its_evaluation(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(
+        RecipeError, match=rf"`bnf evaluate {name}`, and `bnf plan .*evaluate.yaml model_name_or_path={name}` says"
+    ):
+        load_recipe(name)
+    if name != "./model":
+        with pytest.raises(RecipeError, match=rf"`bnf evaluate {name}`, and `bnf plan"):
+            is_sweep(name)
+    (tmp_path / "model" / "config.json").unlink()
+    with pytest.raises(RecipeError, match=r"got the folder .*/model; the project's own lie in flows/recipes"):
+        load_recipe("./model")
+    with pytest.raises(
+        RecipeError, match=r"recipes/mine.yaml must exist, got no such file or folder in \S+( or \S+)*; check the path$"
+    ):
+        load_recipe("recipes/mine.yaml")

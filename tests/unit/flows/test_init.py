@@ -302,3 +302,25 @@ def test_a_name_that_runs_cannot_have_and_data_without_rows_are_refused(tmp_path
     with pytest.raises(RecipeError, match=r"must be UTF-8, got .*other\.jsonl, which is UTF-16"):
         init("--data", "other.jsonl")
     assert not list(tmp_path.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("none", ["none", "None", ""])
+def test_without_benchmarks_and_judge_it_writes_none(tmp_path, monkeypatch, none):
+    write_rows(tmp_path / "my.jsonl", PAIRS)
+    init("--data", "my.jsonl", "--benchmarks", none, "--judge", none)
+    recipe = passes(tmp_path, "my.yaml")
+    assert not recipe.evaluation.benchmarks and recipe.judge is None
+    if none:
+        monkeypatch.setattr(initializing, "_has_terminal", lambda: True)
+        output = init(input="\n".join(["my.jsonl", "", "", "", none, none, "asked.yaml"]) + "\n")
+        assert "none for no benchmark" in output and not passes(tmp_path, "asked.yaml").evaluation.benchmarks
+
+
+def test_a_place_that_takes_no_recipe_is_said_before_anything_is_asked(tmp_path):
+    write_rows(tmp_path / "my.jsonl", PAIRS)
+    with pytest.raises(
+        RecipeError, match=r"RECIPE must be a file that can be written, got .*a.yaml, where .*/my.jsonl is a file"
+    ):
+        init("my.jsonl/folder/a.yaml", "--data", "nowhere.jsonl")
+    with pytest.raises(RecipeError, match=r"RECIPE must be a file that can be written, got /proc/a.yaml \(No such file"):
+        init("/proc/a.yaml", "--data", "my.jsonl")

@@ -14,6 +14,7 @@ from flows.runs.listing import chosen, fold, headline_text, list_runs
 from flows.runs.naming import changes, difference
 from flows.runs.record import all_runs, find_run, start_run
 from flows.wording import place
+from tasks.home_lock import using
 from tasks.nodes import Node
 from tasks.store import Artifact
 from tests.unit.flows.run_folders import make
@@ -293,3 +294,131 @@ def test_a_clock_that_was_set_back_breaks_no_list(tmp_path, monkeypatch, capsys)
     shown = capsys.readouterr()
     assert "1.5" in shown.out and not shown.err
     assert find_run(tmp_path, "latest").id == ahead.id, "the newest by the clock"
+
+
+def test_a_dry_run_answers_whoever_is_at_work(home, monkeypatch, capsys):
+    """It drops nothing, so nothing is in its way; it says what would be in the way of dropping."""
+    folder, (_, _, other, _) = home
+    run = start_run(folder, make_recipe(RECIPE), "x")
+    run.begin(Node("train", {}), "whole")
+    work = folder / "artifacts" / "train" / "whole.work"
+    work.mkdir(parents=True)
+    (work / "part").write_bytes(b"x" * 7)
+    (work / "gone").symlink_to("nowhere")
+    with using(folder):
+        assert bnf(monkeypatch, "rm", run.id, "--dry-run") == 0
+        said = capsys.readouterr().out
+        assert "whole.work" in said and "1 run and 1 folder that no other run names, 7 B, would be dropped" in said
+        assert said.endswith(f"not now: RUN must have ended, got {run.id} at work; cancel it first: `bnf cancel {run.id}`\n")
+        assert bnf(monkeypatch, "rm", other, "--dry-run", "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [one["folder"] for one in found["dropped"]] == ["two.f"]
+        assert found["not_now"].startswith(f"rm must have {folder} for itself")
+        # Nobody is asked about what can't be done.
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+        monkeypatch.setattr("builtins.input", lambda question: pytest.fail(question))
+        for name, refused in ((run.id, "RUN must have ended"), (other, "rm must have")):
+            assert bnf(monkeypatch, "rm", name) == 2 and refused in capsys.readouterr().err
+    assert len(all_runs(folder)) == 5 and (work / "part").is_file()
+
+
+BROKEN_SUMMARIES = [
+    "",
+    "[]",
+    '"text"',
+    '{"train": {"dev": {"evaluations": [{"eval_rewards/accuracies": "0.5"}]}}}',
+    '{"train": {"dev": {"evaluations": [7]}}}',
+    '{"train": "none"}',
+    '{"benchmarks": [1]}',
+    '{"benchmarks": {"gsm8k": "25"}}',
+    '{"benchmarks": {"gsm8k": {"base": {"accuracy": "25"}}}}',
+    '{"benchmarks": {"gsm8k": {"delta": 1}}, "recipe": {"data": {"path": "x"}}}',
+    '{"lm_eval": {"a": 5}}',
+    '{"judges": {"arena_hard": {"models": {}}}}',
+]
+BROKEN_RECORDS = [
+    {"started": "2026-01-02T00:00:00"},
+    {"started": 5},
+    {"ended": "yesterday"},
+    {"ended": "2026-01-02T00:00:00"},
+    {"changed": ["a"]},
+    {"tasks": []},
+    {"tasks": {"train": {"stage": "train", "key": "k", "fingerprint": "f", "path": "p", "cached": True, "seconds": "1"}}},
+    {"tasks": {"train": {"stage": "train", "key": "k", "fingerprint": None, "path": "p", "cached": True, "seconds": 1}}},
+    {"working": "train"},
+]
+
+
+@pytest.mark.parametrize("text", BROKEN_SUMMARIES)
+def test_a_summary_that_no_run_wrote_so_leaves_its_columns_empty(home, monkeypatch, capsys, text):
+    folder, (base, _, other, _) = home
+    (folder / "runs" / base / "summary.json").write_text(text)
+    assert bnf(monkeypatch, "runs", "--json", "--sort", "result") == 0
+    listed = {row["run"]: row for row in json.loads(capsys.readouterr().out)["runs"]}
+    assert (listed[base]["headline"], listed[base]["dev_accuracy"]) == (None, None)
+    assert headline_text(listed[other]["headline"]) == "gsm8k 25.0 → 24.5 (−0.5, noise)"
+    assert bnf(monkeypatch, "runs") == 0 and base in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", BROKEN_RECORDS)
+def test_a_record_with_values_that_no_run_writes_hides_no_other_run(home, monkeypatch, capsys, change):
+    folder, (base, *_, broken) = home
+    file = folder / "runs" / base / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    assert bnf(monkeypatch, "runs") == 0
+    said = capsys.readouterr()
+    assert broken in said.out and base not in said.out and f"not listed: {base}, whose run.json can't be read" in said.err
+
+
+def test_artifacts_and_locks_that_are_no_such_things_take_no_list_down(home, monkeypatch, capsys):
+    folder, (base, *_, broken) = home
+    (folder / "artifacts" / "train" / "one.f" / "manifest.json").write_text('{"files": [1]}')
+    (folder / "artifacts" / "prepare" / "data.f" / "manifest.json").unlink()
+    (folder / "artifacts" / "prepare" / "data.f" / "manifest.json").mkdir()
+    file = folder / "runs" / broken / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "state": "running"}))
+    (folder / "runs" / broken / "alive.lock").unlink()
+    (folder / "runs" / broken / "alive.lock").mkdir()
+    assert bnf(monkeypatch, "runs", "--json", "--all") == 0
+    listed = {row["run"]: row for row in json.loads(capsys.readouterr().out)["runs"]}
+    assert listed[base]["bytes"] == 0 and listed[broken]["state"] == "crashed" and len(listed) == 4
+
+
+def test_a_run_without_benchmarks_has_the_result_of_lm_eval_or_of_its_judge(home):
+    folder, (base, *_) = home
+
+    def result(**summary):
+        (folder / "runs" / base / "summary.json").write_text(json.dumps({"benchmarks": {}, **summary}))
+        return headline_text({row["run"]: row["headline"] for row in list_runs(all_runs(folder))}[base])
+
+    def value(number):
+        return {"value": number, "stderr": 0.01}
+
+    acc = {"n": 50, "base": value(0.4512), "aligned": value(0.462), "delta": 0.0108, "delta_ci": [-0.01, 0.03]}
+    assert result(lm_eval={"hellaswag": {"hellaswag": {"acc,none": acc}}}) == "hellaswag acc,none 0.4512 → 0.4620 (+0.0108)"
+    of_group = {"mmlu_law": {"acc,none": value(0.1)}, "mmlu": {"acc,none": {"n": None, "base": value(0.3), "aligned": None}}}
+    assert result(lm_eval={"mmlu": of_group}) == "mmlu acc,none 0.3000", "of what was asked for, not of its first part"
+    judged = {
+        "orders": "both",
+        "demonstration": False,
+        "models": {name: {"score": score, "trusted": True} for name, score in (("base", 40.0), ("aligned", 45.5))},
+        "delta": 5.5,
+    }
+    assert result(judges={"arena_hard": judged}) == "arena_hard win rate 40.0 → 45.5 (+5.5)"
+    shown = {**judged, "demonstration": True, "models": {"aligned": {"score": 45.5, "trusted": True}}, "delta": None}
+    assert result(judges={"arena_hard": shown}) == "arena_hard win rate 45.5 (demonstration)"
+    judged["models"]["base"]["trusted"] = False
+    assert result(judges={"arena_hard": judged}).endswith("(+5.5, untrusted)")
+
+
+def test_a_list_reads_no_recipe_that_its_report_shows(home, monkeypatch):
+    """YAML takes a hundred times as long as JSON: 200 runs took seconds."""
+    folder, (base, *_) = home
+    read = []
+    monkeypatch.setattr("flows.runs.record.read_values", lambda file, name: read.append(file.parent.name) or {})
+    file = folder / "runs" / base / "summary.json"
+    shown = {"model_name_or_path": "org/shown", "train": {"objective": "kto"}, "data": None, "sample": None}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "recipe": shown}))
+    listed = {row["run"]: row for row in list_runs(all_runs(folder))}
+    assert (listed[base]["objective"], listed[base]["model"]) == ("kto", "shown")
+    assert base not in read and len(read) == 3

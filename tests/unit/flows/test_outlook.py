@@ -15,12 +15,12 @@ from flows.dag.outlook import History, Outlook, Past, outlooks
 from flows.dag.outlook_tables import outlook_table, outlook_totals
 from flows.dag.plan import make_plan
 from flows.dag.selection import Options
-from flows.recipe.config import make_recipe
+from flows.recipe.config import load_recipe, make_recipe
 from flows.runs.record import start_run
 from flows.runs.run_json import TaskRecord
 from tasks.execute import machine
 from tasks.keys import ROOT, Ingredients
-from tasks.nodes import Node
+from tasks.nodes import Node, ingredients
 from tasks.store import Store
 from tests.unit.flows.run_folders import BASE
 
@@ -128,8 +128,6 @@ def test_a_plan_knows_partial_work_and_estimates_what_never_ran(tmp_path):
     # The model's own artifact gives the others their keys.
     resolve = plan.forecasts["resolve/base"]
     store, node = Store(home / "artifacts"), resolve.node
-    from tasks.nodes import ingredients
-
     work = store.work_folder("resolve", resolve.key)
     (work / "model.json").write_text("{}")
     store.commit(ingredients(node, {}, store), work, content=("*",), fingerprint="a" * 32, about={"model_path": str(MODEL)})
@@ -150,6 +148,23 @@ def test_a_plan_knows_partial_work_and_estimates_what_never_ran(tmp_path):
     by_task = {row["task"]: row for row in rows}
     assert "nothing is known yet" in title and by_task["train"]["as in"] == "estimated"
     assert by_task["generate-base-gsm8k"]["there already"] == "5 of 12 completions are there"
+
+
+@pytest.mark.skipif(not MODEL.exists(), reason="the demonstration model is not there; run `make env`")
+@pytest.mark.parametrize(("asked", "wanted"), [([], 128), (["sample.held_out_prompts=16"], 144)])
+def test_samples_that_are_there_are_counted_against_those_that_are_wanted(tmp_path, asked, wanted):
+    recipe = load_recipe("flows/recipes/quickstart.yaml", ["judge=null", *asked])
+    store, resolve = Store(tmp_path / "artifacts"), make_plan(tmp_path, recipe, Options()).forecasts["resolve/base"]
+    work = store.work_folder("resolve", resolve.key)
+    (work / "model.json").write_text("{}")
+    about = {"model_path": str(MODEL)}
+    store.commit(ingredients(resolve.node, {}, store), work, content=("*",), fingerprint="a" * 32, about=about)
+    chunks = store.work_folder("sample", make_plan(tmp_path, recipe, Options()).forecasts["sample"].key) / "chunks"
+    chunks.mkdir()
+    (chunks / "00000.jsonl").write_text("{}\n" * 32)
+    assert (
+        outlooks(make_plan(tmp_path, recipe, Options()))["sample"].partial == f"the samples of 32 of {wanted} prompts are there"
+    )
 
 
 def paid(**sections):

@@ -5,19 +5,24 @@ import json
 import pytest
 
 from flows.commands.planning import show_plan
-from flows.dag.completions import COMPLETIONS, asked_completions, completion_check
+from flows.dag.completions import COMPLETIONS, asked_completions, completion_check, kept_completions
 from flows.dag.costs import endpoint_cost
 from flows.dag.graph import build
+from flows.dag.outlook import History
 from flows.dag.parts import shown_recipe
+from flows.dag.plan import make_plan
 from flows.dag.selection import Options
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
-from tasks.keys import ROOT
+from tasks.keys import ROOT, changes
 from tasks.nodes import Forecast
 from tasks.partial import partial_work
 from tests.unit.evaluation.report_folders import write_lines
+from tests.unit.flows.test_outlook import a_run, artifact
 
 MODEL = "models/SmolLM2-135M-Instruct"
+# As a forecast names them.
+NUM_SAMPLES, LIMIT = "settings.sampling.num_samples", "settings.limit"
 needs_model = pytest.mark.skipif(not (ROOT / MODEL).exists(), reason="the demonstration model is not there; run `make env`")
 TRAINED = {"train": {}, "data": {"source": "pairs", "path": "data/samples/pairs.jsonl"}}
 
@@ -186,3 +191,49 @@ def test_partial_work_of_samples_counts_completions_and_no_items(tmp_path):
     assert partial_work("generate", tmp_path) == "3 completions are there"
     write_lines(tmp_path / "completions.jsonl", [{"id": "a"}])
     assert partial_work("generate", tmp_path) == "1 of 1 completions are there"
+
+
+@needs_model
+def test_a_plan_names_what_of_the_drawing_differs_and_no_more(tmp_path, monkeypatch):
+    """A recipe that says nothing of it draws one greedy completion: its settings have no part for that."""
+    greedy, drawn = nodes(), nodes(temperature=0.6)
+
+    def known(asked, *_):
+        return {
+            node.id: Forecast(
+                node, "k", False, None, changes({"settings": greedy[node.id].settings}, {"settings": node.settings})
+            )
+            for node in asked
+        }
+
+    monkeypatch.setattr("flows.dag.plan.forecast", known)
+    plan = make_plan(tmp_path, recipe(temperature=0.6), Options())
+    for name in ("generate/base/gsm8k", "score/base/gsm8k"):
+        assert plan.forecasts[name].changed == [{"key": "settings.sampling.temperature", "old": 0.0, "new": 0.6}]
+    home = tmp_path / "home"
+    node = greedy["generate/base/gsm8k"]
+    run = a_run(home, 1, "m", (node, artifact(home, "generate", node.settings), 10.0, False))
+    history = History(home, run.artifacts["resolve/base"].fingerprint)
+    past = history.nearest(drawn[node.id])
+    assert past.differs == ("sampling.temperature",) and past.amounts == ()
+    assert history.nearest(nodes(num_samples=4, temperature=0.6)[node.id]).amounts == ("sampling.num_samples",)
+
+
+@needs_model
+@pytest.mark.parametrize(
+    ("asked", "changed", "said"),
+    [
+        ({"num_samples": 16}, {NUM_SAMPLES: 4}, "12 of 48 completions are there, of earlier generations"),
+        ({"num_samples": 4}, {NUM_SAMPLES: 16}, "12 of 12 completions are there, of earlier generations"),
+        ({"temperature": 0.0}, {LIMIT: 2}, "2 of 3 completions are there, of earlier generations"),
+        ({"temperature": 0.0}, {LIMIT: None}, "3 of 3 completions are there, of earlier generations"),
+        ({"num_samples": 16}, {LIMIT: 2}, None),
+        ({"num_samples": 16}, {NUM_SAMPLES: 4, "inputs.model": "x"}, None),
+        ({"num_samples": 16}, {}, None),
+    ],
+)
+def test_a_plan_says_what_earlier_generations_made_of_it(asked, changed, said):
+    found = nodes(**{"temperature": 0.6, "benchmarks": {"gsm8k": {"source": "sample", "limit": 3}}, **asked})
+    differs = [{"key": key, "old": old, "new": "…"} for key, old in changed.items()]
+    assert kept_completions(Forecast(found["generate/base/gsm8k"], "k", False, None, differs)) == said
+    assert kept_completions(Forecast(found["score/base/gsm8k"], "k", False, None, differs)) is None

@@ -243,3 +243,34 @@ def test_before_a_task_counts_its_line_says_what_it_is_at(home, monkeypatch, cap
     _, _, told = watch(monkeypatch, capsys, "mine")
     thread.join()
     assert "train opening SmolLM2-135M-Instruct" in told and "0/0" not in told and "0 of 0" not in told
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"run": "x"}', b"\xff\xfe"])
+def test_a_record_that_cannot_be_read_ends_the_watching_in_words(home, monkeypatch, capsys, text):
+    run, _ = begun(home)
+    stopped = []
+    monkeypatch.setattr(watching.Display, "stop", lambda self: stopped.append(True))
+    thread = ending(run, lambda: (run.folder / "run.json").write_bytes(text if isinstance(text, bytes) else text.encode()))
+    code, _, told = watch(monkeypatch, capsys)
+    thread.join()
+    assert code == 2 and "bnf: RUN must have a record that can be read while it is watched, got" in told
+    assert stopped, "the spinner and the hidden cursor end with it"
+
+
+def test_a_run_that_is_removed_while_it_is_watched_gives_the_terminal_back(home, monkeypatch, capsys):
+    import shutil
+
+    run, _ = begun(home)
+    stopped = []
+    monkeypatch.setattr(watching.Display, "stop", lambda self: stopped.append(True))
+    thread = ending(run, lambda: shutil.rmtree(run.folder))
+    code, _, told = watch(monkeypatch, capsys)
+    thread.join()
+    assert code == 2 and f"got {run.id}, which somebody has deleted" in told and stopped
+
+
+def test_progress_of_another_form_is_none(home):
+    run, _ = begun(home)
+    for text in ('{"tasks": {}}', '{"tasks": [], "messages": []}', '{"tasks": {}, "messages": ["a"], "about": []}'):
+        (run.folder / "progress.json").write_text(text)
+        assert read_progress(run.folder) == read_progress(home / "nowhere")

@@ -1,6 +1,7 @@
 """What people see has no Python in it, no colour where the terminal has none, and no line twice."""
 
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -257,3 +258,60 @@ def test_a_wait_is_shown_on_a_terminal_until_there_is_more_to_say(monkeypatch):
     for quiet, environment in ((io.StringIO(), {}), (Terminal(), {"TERM": "dumb"})):
         shown_on(monkeypatch, quiet, **environment).wait("starting Prefect …")
         assert quiet.getvalue() == ""
+
+
+RESULTS = [
+    {
+        "benchmark": name,
+        "base": "25.8",
+        "aligned": "76.6",
+        "Δ [95 %]": "+50.8 [+40.6, +60.0]",
+        "verdict": "gain",
+        "p (Holm)": "<0.001",
+        "no answer": "100.0 → 91.7",
+        "n": "12/12 of 1319",
+    }
+    for name in ("number_comparison", "mmlu_redux (sample)")
+]
+
+
+@pytest.mark.parametrize(("columns", "parts"), [(30, 7), (50, 4), (80, 2), (106, 1), (200, 1)])
+def test_a_table_of_numbers_comes_in_parts_where_the_terminal_is_narrow(monkeypatch, columns, parts):
+    """No cell is folded: a number and its interval stand side by side, and each part begins with the whole names."""
+    stream = Terminal()
+    monkeypatch.setattr(module.sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    print_table("results", RESULTS)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()
+    heads = [line.split()[1:] for line in lines if line.startswith("benchmark")]
+    assert (
+        len(heads) == parts
+        and [*itertools.chain(*heads)] == " ".join(list(RESULTS[0])[1:]).split()
+        and lines[0].strip() == "results"
+    )
+    for row in RESULTS:
+        mine = [line for line in lines if line.startswith(row["benchmark"])]
+        assert len(mine) == parts
+        if columns > 30:
+            assert all(any(value in line for line in mine) for value in row.values())
+            assert max(map(len, lines)) <= columns
+
+
+def test_rows_of_one_name_stay_together(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(module.sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [{"stage": "score", "folder": letter * 65, "bytes": f"{number} kB"} for number, letter in enumerate("ab")]
+    print_table("", rows, words=True)
+    lines = [line.split() for line in stream.getvalue().splitlines()[1:]]
+    assert lines == [["score", "a" * 65, "0", "kB"], ["score", "b" * 65, "1", "kB"]]
+
+
+def test_a_name_that_is_wider_than_the_terminal_is_whole(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(module.sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "generate-aligned-" + "x" * 50
+    print_table("", [{"task": name, "": "cached", "seconds": "1.0"}])
+    print_table("", [{"run": name}], words=True)
+    assert stream.getvalue().count(name) == 3 and "cached" in stream.getvalue()

@@ -55,3 +55,12 @@ def test_nothing_is_said_of_nothing(tmp_path, stage):
 def test_a_checkpoint_that_goes_while_it_is_looked_at_is_none(tmp_path):
     (tmp_path / "checkpoints" / "checkpoint-8").mkdir(parents=True)
     assert partial_work("train", tmp_path) is None
+
+
+def test_what_is_there_is_counted_against_what_is_wanted(tmp_path):
+    write(tmp_path / "generate" / "items.jsonl", 12)
+    (tmp_path / "generate" / "completions.jsonl").write_text('{"id": "a", "sample": 0}\n{"id": "a", "sample": 1}\n')
+    assert partial_work("generate", tmp_path / "generate", 4) == "2 of 48 completions are there"
+    assert partial_work("generate", tmp_path / "generate") == "2 completions are there"
+    write(tmp_path / "sample" / "chunks" / "00000.jsonl", 32)
+    assert partial_work("sample", tmp_path / "sample", 144) == "the samples of 32 of 144 prompts are there"

@@ -91,6 +91,11 @@ def test_what_is_there_stays(home, base, tmp_path, what):
     [
         ("", "--to must name a new folder, got ''"),
         ("/", "--to must be a new or an empty folder, got /, which holds something"),
+        (
+            "/proc/none/x",
+            r"--to must be a folder that can be made, got /proc/none/x \(No such file or directory\); name another",
+        ),
+        ("bad\udcff", r"--to must be a path that UTF-8 can write, got 'bad\\udcff'"),
         ("x" * 250, r"--to must be a path that the disk takes, got 'x+' \(File name too long\)"),
         ("base-model/LICENSE/x", r"--to must be a folder that can be made, got .*, where .*/LICENSE is a file; name another"),
     ],
@@ -281,3 +286,12 @@ def test_a_base_model_of_the_hub_is_named_as_the_hub_names_it(home, base, monkey
     }
     config = json.loads(Path("out/adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("owner/name", "v1") and asked == [("owner/name", 10.0)]
+
+
+def test_the_working_folder_is_not_replaced_below_whoever_works_there(home, base, tmp_path, monkeypatch):
+    run = policy_run(home, base)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(RecipeError, match=r"--to must be another folder than the working folder, got .*; write .*/empty/NAME"):
+        exported(run.id, ".")
+    assert Path.cwd().exists() and (exported(run.id, "mine") / "config.json").exists()

@@ -10,10 +10,9 @@ from enum import StrEnum
 
 # Statuses of an HTTP answer after which the same request may succeed.
 PASSING_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-PASSING_CLASSES = frozenset(
+# What libraries raise, beside ConnectionError and TimeoutError, where a connection wasn't made or broke off.
+TRANSPORT_CLASSES = frozenset(
     {
-        # Training computes the reference itself when it is tried again.
-        "bnf.training.own_reference.ReferenceMismatch",
         "aiohttp.client_exceptions.ClientConnectionError",
         "aiohttp.client_exceptions.ClientPayloadError",
         "botocore.exceptions.ConnectionError",
@@ -28,6 +27,8 @@ PASSING_CLASSES = frozenset(
         "urllib.error.URLError",
     }
 )
+# What passes besides: training computes the reference itself when it is tried again.
+PASSING_CLASSES = frozenset({"bnf.training.own_reference.ReferenceMismatch"})
 # Errors of which the message is all that a person needs, beside ValueError and OSError.
 USER_CLASSES = frozenset({"bnf.training.collapse.TrainingCollapsed"})
 MEMORY_CLASSES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"})
@@ -84,6 +85,12 @@ def cause_of(error: BaseException) -> Cause:
     return Cause.USER if isinstance(error, ValueError | OSError) or _names(error) & USER_CLASSES else Cause.OTHER
 
 
+def is_transport(error: BaseException) -> bool:
+    """Whether an error is that of a connection, of whatever library, and no server's answer."""
+    is_one = isinstance(error, ConnectionError | TimeoutError) or bool(_names(error) & TRANSPORT_CLASSES)
+    return is_one and _status(error) is None
+
+
 def _no_disk(error: BaseException) -> bool:
     text = str(error).lower()
     return (isinstance(error, OSError) and error.errno in DISK_ERRORS) or any(words in text for words in DISK_TEXTS)
@@ -100,7 +107,7 @@ def _passing(error: BaseException) -> bool:
     status = _status(error)
     if status is not None:
         return status in PASSING_STATUSES
-    return isinstance(error, ConnectionError | TimeoutError) or bool(_names(error) & PASSING_CLASSES)
+    return is_transport(error) or bool(_names(error) & PASSING_CLASSES)
 
 
 def _status(error: BaseException) -> int | None:

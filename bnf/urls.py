@@ -3,17 +3,22 @@
 import re
 from collections.abc import Mapping
 
-# From "://" on, so that no text is looked through twice: a web address's user, or another's user and password; the place; the query.
-_URL = re.compile(r"(https?)?://([^\s'\"<>/?#]*@)?([^\s'\"<>?#]*)(\?[^\s'\"<>]*)?")
+# From "://" on, so that no text is looked through twice: a web address's user, or another's user and password; the place, up to another
+# URL; the query or the fragment, up to the next blank. A quotation mark ends none of them, as a password or a query may hold one.
+_URL = re.compile(r"(https?)?://([^\s/?#]*@)?((?:(?!(?:https?)?://)[^\s?#])*)([?#]\S*)?", re.IGNORECASE)
+_USER = re.compile(r"://[^/?#]*@")
+_QUERY = re.compile(r"[?#]")
 _HIDDEN = "…"
-# What ends a sentence around a URL rather than the URL.
-_AFTER = ".,;:)]}"
+# What ends a sentence or a quotation around a URL rather than the URL.
+_AFTER = ".,;:)]}'\"<>"
 
 
 def without_secrets(text: str) -> str:
-    """A text with `…` in the place of what may be secret in its URLs: user and password, and the query, which may be a signature.
+    """A text with `…` in the place of what may be secret in its URLs: user and password, query and fragment, which may be a signature
+    or a token.
 
-    A user without a password stays where it is a name: `hdfs://user@host`, `abfs://container@account`.
+    A user without a password stays where it is a name: `hdfs://user@host`, `abfs://container@account`. Whatever follows a query without a
+    blank goes with it: nobody can tell where it ends.
     """
     return _URL.sub(_shown, text) if "://" in text else text
 
@@ -21,6 +26,13 @@ def without_secrets(text: str) -> str:
 def settings_without_secrets(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings with each text as `without_secrets` gives it, also inside lists and mappings."""
     return {key: _without_secrets(value) for key, value in settings.items()}
+
+
+def without_keys(url: str) -> str:
+    """What of a URL names its place alone: no user, query or fragment, and nothing that says that one was there. Of a text with more than a
+    URL in it `without_secrets` is the one to use.
+    """
+    return _USER.sub("://", _QUERY.split(url, maxsplit=1)[0])
 
 
 def _without_secrets(value: object) -> object:
@@ -32,10 +44,10 @@ def _without_secrets(value: object) -> object:
 
 
 def _shown(found: re.Match[str]) -> str:
-    scheme, user, place, query = (part or "" for part in found.groups())
+    scheme, user, place, hidden = (part or "" for part in found.groups())
     if scheme or ":" in user:
         user = f"{_HIDDEN}@" if user else ""
-    if query:
-        end = query[len(query.rstrip(_AFTER)) :]
-        query = f"?{_HIDDEN}{end}" if len(query) - len(end) > 1 else query
-    return f"{scheme}://{user}{place}{query}"
+    if hidden:
+        end = hidden[len(hidden.rstrip(_AFTER)) :]
+        hidden = f"{hidden[0]}{_HIDDEN}{end}" if len(hidden) - len(end) > 1 else hidden
+    return f"{scheme}://{user}{place}{hidden}"

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from bnf.files import replacing
 from bnf.paths import person_path
+from bnf.urls import without_keys
 
 VARIABLE = "BNF_OFFLINE"
 MANIFEST = "bundle.json"
@@ -144,12 +144,6 @@ def url_name(url: str) -> str:
     """What a URL is called in a bundle: without what may be a key. A hash tells those apart that differ in that alone."""
     shown = without_keys(url)
     return shown if shown == url else f"{shown}?{sha256(url.encode()).hexdigest()[:12]}"
-
-
-def without_keys(url: str) -> str:
-    """A URL without what may be a key: user and password, query, fragment."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from bnf.failures import is_transport
 from evaluation.bundle import opened, set_variant
 from evaluation.records import Record
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# What load_dataset is told of which files are read.
-_OF_FILES = ("data_dir", "data_files")
+# What load_dataset is told of which files are read, beside the configuration.
+OF_FILES = ("data_dir", "data_files")
 
 
 def is_commit(revision: str | None) -> bool:
@@ -34,11 +35,11 @@ def load_set(name: str, config: str | None, **options: object) -> Iterable[Recor
     bundle, given = opened(), options.get("revision")
     revision = given if isinstance(given, str) else None
     if bundle is not None:
-        more = {name: options[name] for name in _OF_FILES if name in options}
+        more = {name: options[name] for name in OF_FILES if name in options}
         folder = bundle.find("dataset", name, revision, set_variant(config, more))
         return datasets.load_dataset(str(folder), config, **{key: one for key, one in options.items() if key != "revision"})
     if revision is not None and is_commit(revision):
-        of_files = any(options.get(one) is not None for one in _OF_FILES)
+        of_files = any(options.get(one) is not None for one in OF_FILES)
         if not of_files and (rows := _cached(name, config, revision, options)) is not None:
             return rows
         require_reached(name, config, revision)
@@ -109,12 +110,6 @@ def refused(error: BaseException, kind: str, name: str) -> str | None:
         first = str(error).strip().splitlines()
         return f"{type(error).__name__}: {first[0] if first else 'no reason given'}"
     return None
-
-
-def is_transport(error: BaseException) -> bool:
-    """Whether an error is that of a connection, of whatever library."""
-    names = {f"{kind.__module__.split('.')[0]}.{kind.__qualname__}" for kind in type(error).__mro__}
-    return isinstance(error, ConnectionError | TimeoutError) or bool(names & {"httpx.TransportError", "httpx2.TransportError"})
 
 
 def cached_folders(name: str, commit: str | None = None) -> list[Path]:

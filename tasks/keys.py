@@ -44,6 +44,7 @@ WITHOUT_EFFECT = frozenset(
         "bnf.plugins",
         "bnf.process",
         "bnf.progress",
+        "bnf.urls",
         "data.preparing.processes",
         "evaluation.formats",
         "evaluation.progress",

@@ -2,6 +2,7 @@
 
 groups: the data set of a training, in memory and on disk.
 columns: a safetensors file that is written as its values come.
+group_arrays: the arrays of a data set's file, mapped and checked.
 plain: groups from plain rows, without the pipeline.
 token_ids: token ids in four bytes each.
 packing: groups as rows of tokens.

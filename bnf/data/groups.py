@@ -17,35 +17,16 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from bnf.data.columns import Column, ColumnsWriter
+from bnf.data.columns import ColumnsWriter
+from bnf.data.group_arrays import AGAIN, COLUMNS, FORMAT, are_valid, checked_arrays, mapped
 from bnf.data.marked import CONTEXT_KEYS, context_of
 from bnf.data.token_ids import Array, TokenIds
 
-FORMAT = "bnf.groups/1"
 GROUPS_FILE = "groups.safetensors"
 TEXTS_FILE = "groups.jsonl"
 # Subfolder of a data set with groups of other prompts in the same format, which are measured and not trained on.
 DEV = "dev"
-
-_COLUMNS = {
-    "prompt_lengths": Column("I32"),
-    "completion_offsets": Column("I64"),
-    "completion_lengths": Column("I32"),
-    "labels": Column("I8"),
-    "scores": Column("F64"),
-    "pair_offsets": Column("I64"),
-    "pairs": Column("I32", width=2),
-    "id_bytes": Column("U8"),
-    "id_offsets": Column("I64"),
-    "source_bytes": Column("U8"),
-    "source_offsets": Column("I64"),
-    "token_ids": Column("I32"),
-}
-_AGAIN = "prepare the data again"
-# The types of the file's arrays, by safetensors' names for them.
-_TYPES = {"I64": "<i8", "F64": "<f8", "I32": "<i4", "I8": "i1", "U8": "u1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +136,7 @@ class GroupsWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lines = self._partial(TEXTS_FILE).open("w", encoding="utf-8")
-        self._columns = ColumnsWriter(folder / GROUPS_FILE, _COLUMNS)
+        self._columns = ColumnsWriter(folder / GROUPS_FILE, COLUMNS)
         self._num_groups = 0
 
     def __enter__(self) -> "GroupsWriter":
@@ -197,7 +178,7 @@ class GroupsWriter:
 
     def extend(self, folder: Path) -> None:
         """Appends all groups of a data set that another writer has finished."""
-        arrays = _mapped(folder / GROUPS_FILE)
+        arrays = mapped(folder / GROUPS_FILE)
         self._num_groups += len(arrays["prompt_lengths"])
         self._columns.extend(arrays)
         with (folder / TEXTS_FILE).open(encoding="utf-8", newline="") as lines:
@@ -264,12 +245,10 @@ class MappedGroups(LazyGroups):
         prompts, completions = _offsets(arrays["prompt_lengths"]), _offsets(arrays["completion_lengths"])
         # Where each group's tokens begin.
         self._starts = prompts[:-1] + completions[arrays["completion_offsets"][:-1]]
-        if not _are_valid(arrays):
+        if not are_valid(arrays):
             for group in self:
                 PromptGroup(group.id, group.prompt_ids, group.completions, group.pairs)
-            raise ValueError(
-                f"groups must have as many token ids, labels and scores as their lengths say, got others; {_AGAIN}"
-            )
+            raise ValueError(f"groups must have as many token ids, labels and scores as their lengths say, got others; {AGAIN}")
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -296,7 +275,7 @@ class MappedGroups(LazyGroups):
         try:
             return text.decode()
         except UnicodeDecodeError as error:
-            raise ValueError(f"groups must have each {name} in UTF-8, got {text[:60]!r} at {place}; {_AGAIN}") from error
+            raise ValueError(f"groups must have each {name} in UTF-8, got {text[:60]!r} at {place}; {AGAIN}") from error
 
 
 def read_groups(folder: Path) -> LazyGroups:
@@ -309,68 +288,11 @@ def read_groups(folder: Path) -> LazyGroups:
     path = folder / GROUPS_FILE
     if not path.is_file():
         raise FileNotFoundError(f"groups_dir must hold {GROUPS_FILE}, got {folder} without it; run the prepare stage first")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            found = (file.metadata() or {}).get("format")
-            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} must be a whole file of groups, got one that can't be read ({error}); {_AGAIN}") from error
-    if found != FORMAT:
-        raise ValueError(f"{path} must be of format {FORMAT!r}, got {found!r}; {_AGAIN}")
-    if types != {name: column.type for name, column in _COLUMNS.items()} or not _fit(arrays := _mapped(path)):
-        raise ValueError(f"{path} must have arrays that fit each other, got others; {_AGAIN}")
+    arrays = checked_arrays(path)
     try:
         return MappedGroups(arrays)
     except ValueError as error:
         raise ValueError(f"{path} must hold groups: {error}") from error
-
-
-def _fit(arrays: dict[str, Array]) -> bool:
-    """Whether the arrays' shapes and offsets are those of one data set."""
-    num_groups, num_completions = len(arrays["prompt_lengths"]), len(arrays["completion_lengths"])
-    # What each list of offsets cuts up, and into how many parts.
-    cut = {"completion": ("labels", num_groups), "pair": ("pairs", num_groups), "id": ("id_bytes", num_groups)}
-    cut["source"] = ("source_bytes", num_completions)
-    for name, (of, num_parts) in cut.items():
-        offsets = arrays[f"{name}_offsets"]
-        if offsets.ndim != 1 or len(offsets) != num_parts + 1 or offsets[0] != 0 or offsets[-1] != len(arrays[of]):
-            return False
-        if (np.diff(offsets) < 0).any():
-            return False
-    return all(array.ndim == (2 if name == "pairs" else 1) for name, array in arrays.items()) and arrays["pairs"].shape[1:] == (
-        2,
-    )
-
-
-def _mapped(path: Path) -> dict[str, Array]:
-    """A safetensors file's arrays, mapped. safetensors' own `get_tensor` copies: of 75 million token ids it took 300 MiB in every
-    process, and mapped they take nothing of its own; its `get_slice` copies a group's in 7 µs, a view of the mapped takes 0.2 µs.
-    """
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    header.pop("__metadata__")
-    data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r", offset=8 + size))
-    return {
-        name: data[slice(*of["data_offsets"])].view(_TYPES[of["dtype"]]).reshape(of["shape"]) for name, of in header.items()
-    }
-
-
-def _are_valid(arrays: dict[str, Array]) -> bool:
-    """Whether all groups are what PromptGroup asks for."""
-    num_completions = np.diff(arrays["completion_offsets"])
-    pairs, num_pairs = arrays["pairs"], np.diff(arrays["pair_offsets"])
-    return bool(
-        len(arrays["completion_lengths"]) == len(arrays["labels"]) == len(arrays["scores"]) == num_completions.sum()
-        and (arrays["prompt_lengths"] > 0).all()
-        and (num_completions > 0).all()
-        and (arrays["completion_lengths"] > 0).all()
-        and arrays["prompt_lengths"].sum() + arrays["completion_lengths"].sum() == len(arrays["token_ids"])
-        and arrays["token_ids"].min(initial=0) >= 0
-        and (np.abs(arrays["labels"]) == 1).all()
-        and ((pairs >= 0) & (pairs < np.repeat(num_completions, num_pairs)[:, None])).all()
-        and (pairs[:, 0] != pairs[:, 1]).all()
-    )
 
 
 def _unchecked(kind: type[Any], *values: object) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import SupportsIndex
 
 BEGIN, END = "<think>", "</think>"
 MARKERS = (BEGIN, END)
@@ -24,6 +25,18 @@ _OPEN_FENCE = r"(?<!`)`{3,}+|^~{3,}"
 # What may be one JSON value that has texts; a byte order mark is no part of it.
 _JSON = re.compile(r"\s*+(?:\ufeff\s*+)?(?=[{\[])")
 _BLANK = re.compile(r"\s*")
+
+
+class _Unplaced(str):
+    """A text of which an error of the JSON decoder says neither line nor column. It would look for them from the text's beginning on, for
+    each place that is tried.
+    """
+
+    def count(self, sub: str, start: SupportsIndex | None = None, end: SupportsIndex | None = None, /) -> int:
+        return 0
+
+    def rfind(self, sub: str, start: SupportsIndex | None = None, end: SupportsIndex | None = None, /) -> int:
+        return -1
 
 
 def spoken(reply: str, *, begun: bool = False, markers: Sequence[str] = MARKERS) -> str | None:
@@ -44,7 +57,8 @@ def spoken(reply: str, *, begun: bool = False, markers: Sequence[str] = MARKERS)
 
 def answer_start(reply: str, *, begun: bool = False, markers: Sequence[str] = MARKERS) -> int | None:
     """The number of the character with which begins what a reply says, as `spoken` gives it; 0 where there is no thought."""
-    if not begun and _is_json(reply):
+    unplaced = _Unplaced(reply)
+    if not begun and _is_json(unplaced):
         return 0
     is_open, start = begun, None
     for is_end, place in _thought_tags(reply, 0, markers):
@@ -55,7 +69,7 @@ def answer_start(reply: str, *, begun: bool = False, markers: Sequence[str] = MA
     if start is None:
         return None if is_open else 0
     # Each step takes a later thought off: one that follows at once, or one that an end without a beginning tells of.
-    while start is not None and not _is_json(reply, start):
+    while start is not None and not _is_json(unplaced, start):
         later = _later_thought(reply, start, markers)
         if later == start:
             break
@@ -144,7 +158,7 @@ def _after_blanks(text: str, start: int) -> int:
     return start if blanks is None else blanks.end()
 
 
-def _is_json(reply: str, start: int = 0) -> bool:
+def _is_json(reply: _Unplaced, start: int = 0) -> bool:
     """Whether the reply is one JSON object or array from a place on."""
     opening = _JSON.match(reply, start)
     if opening is None:

@@ -15,11 +15,8 @@ from unittest.mock import patch
 import yaml
 
 from evaluation.harness.definitions import definition_folders, names_in
-from evaluation.hub_loading import load_set
+from evaluation.hub_loading import OF_FILES, load_set
 from evaluation.records import Record
-
-# What load_dataset is told of which files are read, beside the configuration.
-_OF_FILES = ("data_dir", "data_files")
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ def task_sets(name: str, include_path: Path | None = None) -> list[TaskSet]:
         path, kwargs = definition.get("dataset_path"), definition.get("dataset_kwargs") or {}
         if definition.get("custom_dataset") or not isinstance(path, str) or path.count("/") != 1 or Path(path).exists():
             continue
-        more = {key: value for key, value in kwargs.items() if key in _OF_FILES and value is not None}
+        more = {key: value for key, value in kwargs.items() if key in OF_FILES and value is not None}
         config, revision = definition.get("dataset_name"), kwargs.get("revision")
         # YAML reads a bare `1.0` as a number.
         one = TaskSet(path, None if config is None else str(config), None if revision is None else str(revision), more)

@@ -13,16 +13,21 @@ from pathlib import Path
 from bnf.host import available_memory
 from bnf.model.device import device_kind
 from bnf.training.gpus import GIB
+from evaluation.engines import is_remote
 from flows.dag.checks import Check
+from flows.dag.hub import url_in_bundle
 from flows.dag.plan import make_plan
 from flows.dag.preflight import HOME, disk
 from flows.dag.selection import Options
+from flows.dag.wanted import read_urls
 from flows.display import print_table
 from flows.recipe.config import load_recipe
 from flows.runs.home import home_folder
 from flows.wording import place
 from tasks.execute import machine
 from tasks.nodes import Node
+
+_LOCAL = ("http://127.", "http://localhost", "file:")
 
 
 def diagnose(recipe_path: str | None, overrides: Sequence[str], *, offline: bool, as_json: bool) -> None:
@@ -92,21 +97,24 @@ def _room(home: Path) -> list[Check]:
 
 
 def _elsewhere(nodes: Sequence[Node]) -> list[Check]:
-    """A check for every URL and endpoint that the tasks would ask. The hub, which has a cache, is checked by the preflight."""
+    """A check for every URL and endpoint that the tasks would ask. What a bundle has of a URL is in its place, as for the run. The
+    hub, which has a cache, is checked by the preflight.
+    """
     found = []
     for node in nodes:
-        engine = node.settings.get("engine") or {}
-        of_source = [source.get("path") for source in node.settings.get("sources", ())]
-        urls = [url for url in (engine.get("base_url"), node.settings.get("path"), *of_source) if url and "://" in url]
-        if engine.get("name") == "openai":
-            urls = urls or ["api.openai.com"]
-        local = ("http://127.", "http://localhost", "file:")
+        name, engine = f"offline: {node.label}", node.settings.get("engine") or {}
+        urls = [engine.get("base_url") or "api.openai.com"] if is_remote(engine.get("name", "")) else []
+        for url in read_urls(node):
+            if (bundled := url_in_bundle(url)) is None:
+                urls.append(url)
+            else:
+                problem = (
+                    f"{node.label} must read what lies here offline, got {url}: {bundled.wrong}" if bundled.wrong else None
+                )
+                found.append(Check(name, problem, f"{url}, {bundled.seen}"))
         found += [
-            Check(
-                f"offline: {node.label}",
-                f"{node.label} must read what lies here offline, got {url}; name a file, or a local engine",
-            )
+            Check(name, f"{node.label} must read what lies here offline, got {url}; name a file, or a local engine")
             for url in urls
-            if not url.startswith(local)
+            if not url.startswith(_LOCAL)
         ]
     return found

@@ -16,8 +16,8 @@ from bnf.files import sync_folder
 from bnf.model_folders import is_own
 from bnf.paths import person_path
 from bnf.plain_yaml import dump
+from bnf.urls import without_keys
 from data.reading.records import is_hub_id
-from evaluation.bundle import without_keys
 from evaluation.records import Record, read_json, write_json
 from evaluation.report.policy import serve_line
 from flows.commands.model_card import LICENCE_FILES, RECIPE_FILE, CardFacts, known_licence, made_with, model_card, this_code
@@ -389,6 +389,6 @@ def _file_digests(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
 def _recipe_file(recipe: Recipe) -> str:
     head = (
         "# The whole recipe of this model. Of files outside the project it has the names alone: put them beside it.\n"
-        "# Of URLs it has no user, password or query.\n"
+        "# Of URLs it has no user, password, query or fragment.\n"
     )
     return head + dump(without_folders(recipe).model_dump(exclude={"resources", "ray"}))

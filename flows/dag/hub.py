@@ -13,9 +13,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-from bnf.failures import Cause, cause_of
-from evaluation.bundle import Bundle, NotInBundle, damage, opened
-from evaluation.hub_loading import cached_folders, is_commit, is_transport, refused
+from bnf.failures import Cause, cause_of, is_transport
+from evaluation.bundle import Bundle, NotInBundle, PartKind, damage, opened, url_name
+from evaluation.hub_loading import cached_folders, is_commit, refused
 from flows.dag.checks import Check
 from tasks.stages.resolve import FETCHED
 
@@ -139,7 +139,13 @@ def ask(kind: HubKind, name: str, revision: str | None) -> Found:
     return Found(None, f"{wrong}; in this machine's cache{at}", folder=cached, commit=commit, is_reached=False)
 
 
-def _in_bundle(bundle: Bundle, kind: HubKind, name: str, revision: str | None) -> Found:
+def url_in_bundle(url: str) -> Found | None:
+    """What the bundle has of a URL; None where there is no bundle."""
+    bundle = opened()
+    return None if bundle is None else _in_bundle(bundle, "url", url_name(url), None)
+
+
+def _in_bundle(bundle: Bundle, kind: PartKind, name: str, revision: str | None) -> Found:
     commit = bundle.commit(kind, name, revision)
     if commit is None:
         return Found(bundle.lacks(kind, name, revision), is_reached=False)
@@ -147,7 +153,8 @@ def _in_bundle(bundle: Bundle, kind: HubKind, name: str, revision: str | None) -
     wrong = next((found for part in parts if (found := damage(part, bundle.folder, by_size=True))), None)
     if wrong is not None:
         return Found(f"the bundle {bundle.folder} has {wrong}; fetch it again")
-    return Found(None, f"in the bundle, at commit {commit[:12]}", folder=bundle.folder / parts[0].place, commit=commit)
+    which = "version" if kind == "url" else "commit"
+    return Found(None, f"in the bundle, at {which} {commit[:12]}", folder=bundle.folder / parts[0].place, commit=commit)
 
 
 def _known_commit(kind: HubKind, name: str, revision: str | None) -> str | None:

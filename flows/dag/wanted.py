@@ -12,7 +12,7 @@ from data.sources import SOURCES
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.bundle import PartKind, part_key, set_variant, url_name
 from evaluation.engines import is_remote
-from evaluation.hub_loading import is_commit
+from evaluation.hub_loading import OF_FILES, is_commit
 from flows.dag import hub
 from flows.errors import RecipeError
 from tasks.keys import ROOT
@@ -79,10 +79,23 @@ def left_out(nodes: Sequence[Node]) -> list[str]:
     return list(dict.fromkeys([*map(str, files), *endpoints]))
 
 
+def read_urls(node: Node) -> list[str]:
+    """The URLs that a task reads, whole."""
+    paths = {
+        f"source{number}": source["path"] for number, source in enumerate(node.settings.get("sources", ())) if "path" in source
+    }
+    if (prompts := node.settings.get("path")) is not None:
+        paths["prompts"] = prompts
+    return [whole_path(node, role, path) for role, path in paths.items() if "://" in path]
+
+
+def whole_path(node: Node, role: str, path: str) -> str:
+    """The path of one of a task's inputs, with what its settings hide: a URL's query may be its signature, and stands outside the key."""
+    return str(node.unkeyed.get("urls", {}).get(role, path))
+
+
 def _of(node: Node) -> Iterator[Wanted]:
     settings = node.settings
-    # A URL's query may be its signature, and stands there alone.
-    whole: Mapping[str, str] = node.unkeyed.get("urls", {})
     if node.stage == "resolve" and "model" not in node.files:
         section = node.unkeyed.get("section", "")
         yield _of_hub(f"{section}model_name_or_path", "model", settings["model_name_or_path"], settings["revision"])
@@ -91,11 +104,13 @@ def _of(node: Node) -> Iterator[Wanted]:
         for number, source in enumerate(sources):
             if (name := f"source{number}") not in node.files:
                 key = "data.path" if len(sources) == 1 else f"data.{number}.path"
-                yield _place(key, whole.get(name, source["path"]), source)
+                yield _place(key, whole_path(node, name, source["path"]), source)
     elif node.stage == "sample" and "prompts" not in node.files:
         if settings["path"] is not None:
             yield _place(
-                "sample.path", whole.get("prompts", settings["path"]), {**settings["place"], "version": settings.get("version")}
+                "sample.path",
+                whole_path(node, "prompts", settings["path"]),
+                {**settings["place"], "version": settings.get("version")},
             )
         else:
             for one in load(SOURCES, settings["source"]).HUB:
@@ -108,7 +123,7 @@ def _of(node: Node) -> Iterator[Wanted]:
             yield _of_hub(f"benchmarks.{settings['benchmark']}.source", "dataset", of.id, settings.get("revision"), config)
     elif node.stage == "lm_eval":
         for one in settings.get("sets", ()):
-            more = {name: value for name, value in one.items() if name in ("data_dir", "data_files")}
+            more = {name: value for name, value in one.items() if name in OF_FILES}
             yield _of_hub(
                 f"evaluation.lm_eval.{settings['task']}", "dataset", one["path"], one["revision"], one["config"], more
             )

@@ -12,14 +12,14 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from bnf.paths import person_path
-from bnf.urls import without_secrets
-from evaluation.bundle import without_keys
+from bnf.urls import without_keys, without_secrets
 from flows.errors import RecipeError
 from tasks.keys import ROOT
 
 Model = TypeVar("Model", bound=BaseModel)
 # A web address with a user, who may be a token; any other with a password: `hdfs://user@host` and `abfs://container@account` have none.
-_PASSWORD = re.compile(r"https?://[^/?#\s]*@|://[^/?#\s:@]*:[^/?#\s]*@")
+_PASSWORD = re.compile(r"https?://[^/?#\s]*@|://[^/?#\s:@]*:[^/?#\s]*@", re.IGNORECASE)
+_QUERY = re.compile(r"[?#]")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def portable(model: Model) -> Model:
 
 def without_folders(model: Model) -> Model:
     """A recipe as it is given away: of a path outside the project the last part alone, which says nothing of the machine; of a URL no user,
-    password or query, which may hold a key.
+    password, query or fragment, which may hold a key.
     """
 
     def given_away(key: str, path: str) -> str:
@@ -109,7 +109,7 @@ def without_folders(model: Model) -> Model:
 
 
 def without_signatures(model: Model) -> Model:
-    """A recipe as others may see it: of a URL neither password nor query, which may be its signature."""
+    """A recipe as others may see it: of a URL neither password, query nor fragment, which may be its signature."""
     return _with_paths(model, lambda key, path: without_secrets(path), "")
 
 
@@ -128,12 +128,13 @@ def refuse_passwords(model: BaseModel) -> None:
 
 
 def refuse_password(key: str, url: str) -> None:
-    """Raises ValueError where a URL holds a user and a password, or that of an endpoint a query; a query of a file may be its signature."""
-    if not (key.endswith("base_url") and "?" in url) and not _PASSWORD.search(url):
+    """Raises ValueError where a URL holds a user and a password, or that of an endpoint a query or fragment; those of a file may be its
+    signature."""
+    if not (key.endswith("base_url") and _QUERY.search(url)) and not _PASSWORD.search(url):
         return
     if key.endswith("base_url"):
         rule, remedy = (
-            "user, password or query",
+            "user, password, query or fragment",
             "export the key as OPENAI_API_KEY, or as the variable that `api_key_variable` names",
         )
     else:

@@ -246,11 +246,11 @@ def _refuse_sections(settings: Iterable[tuple[str, object]]) -> None:
 
 
 def _refuse_signatures(key: str, values: Sequence[object]) -> None:
-    """Refuse a URL with a query on an axis: its values stand in records, names, tables and pages."""
+    """Refuse a URL with a query or fragment on an axis: its values stand in records, names, tables and pages."""
     if settings_without_secrets({key: values}) != {key: list(values)}:
         raise RecipeError(
-            f"sweep.{key} must have URLs without a password or a query, which may be a key, as tables and pages show an axis's values, got "
-            f"one that has; set {key} in the variants of sweep.{VARIANT}, whose names are shown"
+            f"sweep.{key} must have URLs without a password or a query or fragment, which may be a key, as tables and pages show an axis's "
+            f"values, got one that has; set {key} in the variants of sweep.{VARIANT}, whose names are shown"
         )
 
 

@@ -43,8 +43,8 @@ def open_store(home: Path, *, verify: bool = False) -> Store:
     url = os.environ.get("BNF_STORE")
     if url and without_secrets(url) != url:
         raise RecipeError(
-            "BNF_STORE must hold no password and no query, which logs and records would name, got a URL that does; set them where fsspec "
-            "looks, such as AWS_ACCESS_KEY_ID or FSSPEC_HTTPS (docs/data.md)"
+            "BNF_STORE must hold no password and no query or fragment, which logs and records would name, got a URL that does; set them "
+            "where fsspec looks, such as AWS_ACCESS_KEY_ID or FSSPEC_HTTPS (docs/data.md)"
         )
     try:
         remote = Remote(url) if url else None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from evaluation.bundle import without_keys
+from bnf.urls import without_keys
 
 # Keys with a short name of their own; of others it is the last part of the key. None: the value alone says it.
 _SHORT: Mapping[str, str | None] = {

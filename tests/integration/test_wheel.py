@@ -24,6 +24,7 @@ from tests.unit.test_readme import block
 pytestmark = pytest.mark.integration
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 UV = Path(sys.executable).with_name("uv")
+EXTRAS = {"peft", "tensorboard", "ray", "optimi", "bitsandbytes", "torchao"}
 # Every module of the package; of what is missing only the packages that the wheel names may be the cause.
 IMPORT_ALL = """
 import importlib, json, pkgutil, bnf
@@ -101,11 +102,11 @@ def test_it_has_the_library_its_types_and_nothing_else(wheel):
 def test_it_imports_beside_the_packages_that_it_names(environment, tmp_path):
     found = json.loads(run(environment, "-c", IMPORT_ALL, cwd=tmp_path))
     assert found["imported"] > 50
-    extras = {"peft", "tensorboard", "ray", "optimi", "bitsandbytes", "torchao"}
-    assert set(found["missing"]) <= extras
+    assert set(found["missing"]) <= EXTRAS
 
 
-def test_the_training_of_the_readme_runs_in_it(environment, tmp_path):
+def train_as_in_the_readme(python, tmp_path):
+    """Run the README's lines on a tiny model, and see that the environment's own package trained it."""
     model = tmp_path / "models" / "SmolLM2-135M-Instruct"
     model.mkdir(parents=True)
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
@@ -114,9 +115,13 @@ def test_the_training_of_the_readme_runs_in_it(environment, tmp_path):
     config = LlamaConfig(**shape, vocab_size=49152, bos_token_id=1, eos_token_id=2, tie_word_embeddings=True)
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(model)
     (tmp_path / "example.py").write_text(block("python", 1) + "\nimport bnf\nprint(bnf.__file__, summary.steps)")
-    place, steps = run(environment, "example.py", cwd=tmp_path).splitlines()[-1].split()
-    assert Path(place).is_relative_to(environment.parent.parent) and steps == "2"
+    place, steps = run(python, "example.py", cwd=tmp_path).splitlines()[-1].split()
+    assert Path(place).is_relative_to(python.parent.parent) and steps == "2"
     assert (tmp_path / "out" / "policy" / "model.safetensors").exists()
+
+
+def test_the_training_of_the_readme_runs_in_it(environment, tmp_path):
+    train_as_in_the_readme(environment, tmp_path)
 
 
 def test_its_command_says_where_the_pipeline_is(environment):
@@ -146,6 +151,23 @@ def test_it_installs_and_compiles_on(version, wheel, tmp_path):
     found = json.loads(run(python, "-c", IMPORT_ALL, cwd=tmp_path))
     assert found["imported"] > 10
     assert set(found["missing"]) <= {"torch", "transformers", "accelerate", "safetensors", "numpy", "yaml"}
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_it_trains_on(version, wheel, tmp_path):
+    """Beside the torch that the package index has for this Python: gigabytes, as CUDA's libraries come with it."""
+    run(UV, "venv", "--quiet", "--python", interpreter(version), tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [UV, "pip", "install", "--quiet", "--python", python, "--constraint", ROOT / "requirements" / "cpu.txt", wheel]
+    # What says where the index is, and by which certificates, is in the environment.
+    done = subprocess.run([str(word) for word in install], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no torch for Python {version} is to be had here: {done.stderr.strip()[-300:]}")
+    found = json.loads(run(python, "-c", IMPORT_ALL, cwd=tmp_path))
+    assert found["imported"] > 50 and set(found["missing"]) <= EXTRAS
+    train_as_in_the_readme(python, tmp_path)
 
 
 def test_the_version_stands_in_one_place():

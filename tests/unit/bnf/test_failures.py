@@ -16,7 +16,7 @@ import yarl
 from multidict import CIMultiDict, CIMultiDictProxy
 from safetensors import SafetensorError
 
-from bnf.failures import Cause, cause_of
+from bnf.failures import Cause, cause_of, is_transport
 from bnf.parallel.share import WorkerEnded
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.own_reference import ReferenceMismatch
@@ -74,6 +74,25 @@ def answer(status: int) -> httpx.Response:
 )
 def test_cause(error, cause):
     assert cause_of(error) is cause
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (httpx.ConnectError("refused"), True),
+        (requests.ConnectionError(), True),
+        (aiohttp.ClientPayloadError(), True),
+        (httpx.HTTPStatusError("", request=REQUEST, response=answer(503)), False),
+        (urllib.error.HTTPError("http://data", 503, "busy", None, None), False),
+        (ReferenceMismatch(""), False),
+        (FileNotFoundError("no such file"), False),
+    ],
+    ids=lambda value: str(value) if isinstance(value, bool) else type(value).__name__,
+)
+def test_an_error_of_a_connection_is_one_where_no_server_answered(error, is_one):
+    assert is_transport(error) is is_one
 
 
 def test_what_an_error_was_raised_from_counts():

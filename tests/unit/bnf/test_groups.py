@@ -65,6 +65,8 @@ def test_texts_go_beside_the_groups(tmp_path: Path) -> None:
     assert '"content": "hi"' in line and '"text": "no"' in line
     with pytest.raises(ValueError, match="group 'g': texts must hold"):
         write_groups(tmp_path, [group], [{"messages": [], "completions": ["yes"]}])
+    with pytest.raises(ValueError, match=r"texts must have one entry per group \(1\), got 2"):
+        write_groups(tmp_path, [group], [text, text])
 
 
 @pytest.mark.parametrize(
@@ -186,6 +188,7 @@ def _set(name: str, place: Any, value: int) -> Callable[[dict[str, Any]], None]:
         (_set("labels", 0, 0), "group 'g0': completion 0's label must be 1 or -1, got 0"),
         (_set("pairs", (0, 1), 9), "group 'g0': pairs must name two different"),
         (_set("pairs", (0, 1), 0), "group 'g0': pairs must name two different"),
+        (_set("id_offsets", 1, 5), "must have arrays that fit each other, got others"),
     ],
 )
 def test_a_file_with_an_invalid_group_is_refused_before_a_group_is_read(
@@ -198,6 +201,18 @@ def test_a_file_with_an_invalid_group_is_refused_before_a_group_is_read(
     save_file(arrays, path, metadata={"format": "bnf.groups/1"})
     with pytest.raises(ValueError, match=message):
         read_groups(tmp_path)
+
+
+def test_an_id_that_is_no_utf_8_is_refused_where_its_group_is_made(tmp_path: Path) -> None:
+    write_groups(tmp_path, random_groups(3))
+    path = tmp_path / "groups.safetensors"
+    arrays = load_file(path)
+    _set("id_bytes", 0, 255)(arrays)
+    save_file(arrays, path, metadata={"format": "bnf.groups/1"})
+    groups = read_groups(tmp_path)
+    assert groups[1].id == "g1"
+    with pytest.raises(ValueError, match=r"groups must have each id in UTF-8, got b'\\xff0' at 0; prepare the data again"):
+        groups[0]
 
 
 def test_a_file_that_was_cut_or_is_of_another_format_is_refused(tmp_path: Path) -> None:

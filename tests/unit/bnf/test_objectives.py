@@ -320,6 +320,13 @@ def test_options_are_checked(name: str, options: dict[str, Any], message: str) -
         load_objective(name, options)
 
 
+def test_options_are_a_mapping() -> None:
+    with pytest.raises(
+        ValueError, match=r"objective_options must be a mapping of options to values, got \['beta'\]; write \{\} for"
+    ):
+        load_objective("dpo", ["beta"])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -103,6 +103,20 @@ def test_whitened_advantages_by_hand() -> None:
     assert count(objective, []).batch_sums == (0, 0, 0)
 
 
+def test_scores_without_a_baseline_are_whitened_by_hand() -> None:
+    """Scores 1, 0 and 5 over the batch: their mean is 2, their variance (1 + 4 + 9) / 2."""
+    objective = load_objective("reinforce", {"baseline": "none", "whiten": True})
+    groups = [
+        PromptGroup("a", (1,), (Completion((2,), 1, 1.0), Completion((3,), 1, 0.0))),
+        PromptGroup("b", (1,), (Completion((2,), 1, 5.0),)),
+    ]
+    sums = objective.batch_sums(groups)
+    assert sums == (3, 6, 26)
+    row = replace(row_of([[-1.0], [-1.0], [-1.0]], [1, 1, 1], scores=[1.0, 0.0, 5.0], groups=[0, 0, 1]), batch_sums=sums)
+    expected = [(score - 2) / math.sqrt(7) for score in (1, 0, 5)]
+    assert objective.advantages(row).tolist() == pytest.approx(expected, rel=1e-4)
+
+
 def test_k1_is_a_term_of_the_scores() -> None:
     row = samples()
     shaped = row.scores - 0.3 * (row.old_logps - row.reference_logps)
@@ -148,6 +162,7 @@ def test_clipped_ratios_are_counted() -> None:
         assert found["clip_ratio/high"].tolist() == [1, 0, 0, 0] and found["clip_ratio/low"].tolist() == [0, 0, 1, 0]
         assert found["ratio"].tolist() == pytest.approx([math.e, 1, 1 / math.e, math.e])
     assert load_objective("gspo").metrics(row)["clip_ratio/high"].tolist() == [1, 0, 0]
+    assert load_objective("topr").metrics(row)["ratio_up_to_1"].tolist() == pytest.approx([1, 1 / math.e, 1])
     # What is counted as clipped is what has no gradient.
     assert (gradient("ppo", {}, row) != 0).tolist() == [False, True, False, False]
 

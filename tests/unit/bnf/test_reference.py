@@ -141,3 +141,16 @@ def test_the_index_says_what_it_depends_on(tiny_model_dir: Path, tmp_path: Path)
     cache_reference(tiny_model_dir, tmp_path / "groups", tmp_path / "out", **SETTINGS, progress=ignore)
     index = json.loads((tmp_path / "out" / "index.json").read_text())
     assert {"model", "rows", "max_tokens_per_row", "bf16", "share_prompts", "head_logits", "attention"} <= set(index)
+
+
+def test_a_cache_of_other_values_is_not_taken_and_computed_anew(tiny_model_dir: Path, tmp_path: Path) -> None:
+    write_groups(tmp_path / "groups", random_groups(4))
+    out = tmp_path / "out"
+    first = cache_reference(tiny_model_dir, tmp_path / "groups", out, **SETTINGS, progress=ignore)
+    index = json.loads((out / "index.json").read_text())
+    again = cache_reference(tiny_model_dir, tmp_path / "groups", out, **SETTINGS | {"bf16": False}, progress=ignore)
+    assert again.key != first.key and json.loads((out / "index.json").read_text())["bf16"] is not index["bf16"]
+    rows = pack(random_groups(4), 64)
+    model = load_model(tiny_model_dir)
+    for row, values in zip(rows, read_reference(out, rows, **SETTINGS | {"bf16": False}), strict=True):
+        assert torch.equal(values.logps, row_logps(model, row, bf16=False).logps)

@@ -239,7 +239,9 @@ def test_a_gzipped_file_is_called_so(tmp_path, name):
         gsm8k.load(str(tmp_path / name), None)
 
 
-@pytest.mark.parametrize("content, got", [(gzip.compress(b"[]"), "a gzipped file"), (b'\n[{"output": ["1"]}]', "a list")])
+@pytest.mark.parametrize(
+    "content, got", [(gzip.compress(b"[]", mtime=0), "a gzipped file"), (b'\n[{"output": ["1"]}]', "a list")]
+)
 def test_a_result_file_of_zeroeval_without_its_format_is_called_so(tmp_path, content, got):
     (tmp_path / "completions.jsonl").write_bytes(content)
     with pytest.raises(ValueError, match=rf"must be a completions.jsonl .*, got {got}; give `--format zeroeval`"):

@@ -145,3 +145,24 @@ THOUGHTS = [
 @pytest.mark.parametrize("reader", [answer_start, ends_alone])
 def test_thoughts_are_read_in_bounded_time(reader, text):
     in_time(reader, text)
+
+
+class Counted(str):
+    """A text that counts how many of its characters are looked through for line breaks."""
+
+    looked_through = 0
+
+    def count(self, sub, start=0, end=None):
+        Counted.looked_through += (len(self) if end is None else end) - start
+        return super().count(sub, start, end)
+
+    def rfind(self, sub, start=0, end=None):
+        return super().rfind(sub, start, end)
+
+
+def test_no_place_that_is_tried_for_json_is_looked_for_from_the_beginning(monkeypatch):
+    """An error of the JSON decoder says its line: of 2,000 errors in one text each would count all lines before it."""
+    monkeypatch.setattr(Counted, "looked_through", 0)
+    text = Counted("</think>{\n" * 2000 + "4")
+    assert answer_start(text) == 2000 * len("</think>{\n") - len("{\n")
+    assert Counted.looked_through <= len(text)

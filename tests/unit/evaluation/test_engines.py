@@ -14,6 +14,7 @@ import pytest
 from evaluation import engines
 from evaluation.engines import openai as openai_engine
 from evaluation.engines.vllm import VllmEngine
+from evaluation.spending import Meter, Price, most_prompt_tokens
 from evaluation.types import Sampling
 
 ROOT = Path(__file__).parents[3]
@@ -235,7 +236,9 @@ def test_openai_ends_where_no_server_takes_connections_and_keeps_what_came(serve
             server.http.socket.close()
         return reply(text)
 
-    server, engine = serve(respond, max_concurrency=1, max_retries=3)
+    price = Price(10.0, 30.0)
+    meter = Meter({"model-1": price})
+    server, engine = serve(respond, max_concurrency=1, max_retries=3, meter=meter)
     prompts = [[{"role": "user", "content": f"q{number}"}] for number in range(50)]
     kept = {}
     with pytest.raises(
@@ -244,4 +247,7 @@ def test_openai_ends_where_no_server_takes_connections_and_keeps_what_came(serve
         for index, found in engine.generate(prompts, Sampling(16)):
             kept[index] = found[0].completion
     assert gone.is_set() and kept == {0: "<q0>", 1: "<q1>", 2: "<q2>"}, "one of the 47 others was tried, and none after it"
-    assert engine.meter.spent_usd == 0
+    # Three replies, each of 5 tokens for the prompt and 3 of its own. A request that nobody took costs nothing; the first of the last four
+    # may have been on its way when the server went.
+    assert engine.meter is meter and meter.spent_usd - meter.unknown_usd == pytest.approx(3 * price.cost(5, 3))
+    assert meter.unknown_usd <= price.cost(most_prompt_tokens(prompts[3]), 16) * 1.001

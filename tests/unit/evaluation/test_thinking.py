@@ -1,98 +1,20 @@
 """Thoughts with a limit: what is put in, what is on record, and what isn't touched. A token is a character here."""
 
-import copy
 import json
-import queue
-import threading
-import time
-from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken
 
 from evaluation.answers.thoughts import spoken
-from evaluation.generation import samples, thinking
+from evaluation.generation import samples
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import generate
 from evaluation.generation.samples import generate_samples
-from evaluation.generation.thinking import ThinkingEngine, thinking_engine, with_markers
+from evaluation.generation.thinking import ThinkingEngine, thinking_engine
 from evaluation.report.summary import _thoughts as thoughts_note
 from evaluation.scoring.score import aggregate, score_records
-from evaluation.types import Generation, Sampling
+from evaluation.types import Sampling
 from tests.unit.evaluation.fake_engine import no_progress
-
-MODEL = Path(__file__).parents[3] / "models" / "SmolLM2-135M-Instruct"
-MARKERS = ("<think>", "</think>")
-END = "\n</think>"
-
-
-class Characters:
-    """A tokenizer with a token for each character, and with special tokens of their own."""
-
-    def __init__(self, **special):
-        self._special = dict(enumerate(special.values()))
-        self.added_tokens_decoder = {token: AddedToken(text, special=True) for token, text in self._special.items()}
-        self.all_special_ids, self.all_special_tokens = [*self._special], [*self._special.values()]
-        self.eos_token = special.get("eos")
-
-    def __call__(self, text, add_special_tokens=True):
-        for token, name in self._special.items():
-            text = text.replace(name, chr(token))
-        return {"input_ids": [ord(letter) for letter in text]}
-
-    def decode(self, ids, skip_special_tokens=False, clean_up_tokenization_spaces=False):
-        shown = {} if skip_special_tokens else self._special
-        return "".join(shown.get(token, "" if token in self._special else chr(token)) for token in ids)
-
-
-class Model:
-    """A model that wants to say a text after each question, and after a thought's end something short."""
-
-    takes, supports_choices, version = "ids", True, "model 1"
-
-    def __init__(self, says, after="4.", max_model_len=None):
-        self.says, self.after, self.max_model_len = says, after, max_model_len
-        self.calls, self.seeds = [], []
-
-    def generate(self, prompts, sampling, received=None):
-        self.calls.append((len(prompts), sampling))
-        for index, ids in enumerate(prompts):
-            question, _, written = "".join(map(chr, ids)).partition("?")
-            text = self.says[question]
-            if not text.startswith(written):
-                assert written.endswith(END), "what was put in ends the prompt"
-                text = written + self.after
-            room = len(text) if self.max_model_len is None else self.max_model_len - len(ids)
-            if room < 1:
-                yield index, [Generation("", [], "prompt_too_long", len(ids), 0)] * sampling.n
-                continue
-            rest = text[len(written) :]
-            said = rest[: min(sampling.max_new_tokens, room)]
-            one = Generation(said, [ord(letter) for letter in said], "stop" if said == rest else "length", len(ids), len(said))
-            yield index, [one] * sampling.n
-
-    def loglikelihoods(self, pairs):
-        yield from enumerate((float(len(rest)), True) for _, rest in pairs)
-
-    def reseed(self, seed):
-        self.seeds.append(seed)
-
-    def close(self):
-        pass
-
-
-def said(model, budget, sampling, *questions):
-    """The completions of questions, each as (text, how it ended, whether its thought was cut)."""
-    engine = ThinkingEngine(model, Characters(), MARKERS, budget)
-    prompts = [[ord(letter) for letter in f"{question}?"] for question in questions]
-    found = dict(engine.generate(prompts, sampling))
-    for index, (one, *_) in found.items():
-        assert one.token_ids == [ord(letter) for letter in one.completion]
-        assert one.num_completion_tokens == len(one.completion) and one.num_prompt_tokens == len(prompts[index])
-    return [[(one.completion, one.finish_reason, one.is_thought_cut) for one in found[index]] for index in range(len(prompts))]
-
-
-LONG = "<think>one two three four</think>\n\n44."
+from tests.unit.evaluation.thinking_models import END, LONG, MARKERS, Characters, Model, said
 
 
 def test_a_thought_is_ended_after_so_many_tokens_and_the_model_goes_on():
@@ -197,89 +119,6 @@ def test_several_samples_of_items_are_cut_each(tmp_path, own_seeds):
     assert len(model.seeds) == (0 if own_seeds else 3)
 
 
-def test_replicas_share_chunks_out_with_the_limit_on_each(monkeypatch):
-    """A chunk is one replica's: were it split, its random numbers would depend on how many there are."""
-    replicas, chunks = [Model({"a": LONG}), Model({"a": LONG})], [[[97, 63]], [[97, 63]]]
-
-    def each_its_own(engines, chunks, work):
-        for engine, chunk in zip(engines, chunks, strict=True):
-            yield from work(engine, chunk)
-
-    monkeypatch.setattr(thinking, "share_chunks", each_its_own)
-    shared = ThinkingEngine(FakeReplicas(replicas), Characters(), MARKERS, 11)
-    found = shared.share_chunks(chunks, lambda engine, chunk: engine.generate(chunk, Sampling(60)))
-    assert [one.is_thought_cut for _, (one,) in found] == [True, True] and [len(each.calls) for each in replicas] == [2, 2]
-
-
-class OneAtATime(Characters):
-    """A tokenizer that notes where a second thread uses it while a first one does, as the fast ones refuse it."""
-
-    def __init__(self):
-        super().__init__()
-        self._busy, self.met, self.threads = threading.Lock(), 0, set()
-
-    def _use(self, work):
-        self.threads.add(threading.get_ident())
-        is_free = self._busy.acquire(blocking=False)
-        self.met += not is_free
-        try:
-            time.sleep(0.002)
-            return work()
-        finally:
-            if is_free:
-                self._busy.release()
-
-    def __call__(self, *args, **options):
-        return self._use(lambda: super(OneAtATime, self).__call__(*args, **options))
-
-    def decode(self, *args, **options):
-        return self._use(lambda: super(OneAtATime, self).decode(*args, **options))
-
-
-def in_threads(engines, chunks, work):
-    """As `share_chunks` has it: each replica in a thread of its own, and the results in the caller's."""
-    found, waiting = queue.Queue(), queue.Queue()
-    for chunk in chunks:
-        waiting.put(chunk)
-
-    def serve(engine):
-        while True:
-            try:
-                chunk = waiting.get_nowait()
-            except queue.Empty:
-                return
-            for result in work(engine, chunk):
-                found.put(result)
-
-    threads = [threading.Thread(target=serve, args=(engine,)) for engine in engines]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads) or not found.empty():
-        try:
-            yield found.get(timeout=0.01)
-        except queue.Empty:
-            continue
-
-
-def test_replicas_and_the_writer_use_the_tokenizer_one_at_a_time(monkeypatch, tmp_path):
-    says = {letter: "<think>one two three</think>4" for letter in "abcdefgh"}
-    tokenizer = OneAtATime()
-    engine = ThinkingEngine(FakeReplicas([Model(says), Model(says)]), tokenizer, MARKERS, 11)
-    items = [{"id": letter, "question": letter} for letter in says]
-    prompts = [[ord(letter), 63] for letter in says]
-    monkeypatch.setattr(thinking, "share_chunks", in_threads)
-    monkeypatch.setattr(samples, "CHUNK_ITEMS", 1)
-    monkeypatch.setattr(samples, "rendered", lambda *_: (prompts, [f"{letter}?" for letter in says]))
-    sampling, messages = Sampling(60, temperature=0.7), lambda item: [{"role": "user", "content": item["question"]}]
-    generate_samples(engine, tokenizer, items, messages, sampling, 2, tmp_path, no_progress, own_seeds=False)
-    assert len((tmp_path / "completions.jsonl").read_text().splitlines()) == 16
-    assert tokenizer.met == 0 and len(tokenizer.threads) == 3
-
-
-class FakeReplicas(list):
-    version, max_model_len = "replicas 1", None
-
-
 def test_choices_and_likelihoods_pass_through():
     model = Model({"a": LONG})
     assert said(model, 3, Sampling(60, choices=["x"]), "a") == [[(LONG, "stop", False)]] and len(model.calls) == 1
@@ -290,63 +129,6 @@ def test_the_end_stands_in_no_quotation():
     """Between backticks it would be one, and the thought would seem to go on."""
     found = said(Model({"a": "<think>see `x` and more</think>4"}, after="` is 4"), 12, Sampling(60), "a")
     assert found == [[(f"<think>see `{END}` is 4", "stop", True)]] and spoken(found[0][0][0]) == "` is 4"
-
-
-class Speaks:
-    """An engine that writes these tokens of each prompt, and decodes without special ones, as engines do."""
-
-    takes, supports_choices, version, max_model_len = "ids", True, "speaks 1", None
-
-    def __init__(self, tokenizer, *texts):
-        self.tokenizer, self.texts, self.asked = tokenizer, texts, []
-
-    def generate(self, prompts, sampling, received=None):
-        for index, ids in enumerate(prompts):
-            self.asked.append(ids)
-            written = self.tokenizer(self.texts[len(self.asked) - 1])["input_ids"]
-            said = written[: sampling.max_new_tokens]
-            text = self.tokenizer.decode(said, skip_special_tokens=True)
-            yield index, [Generation(text, said, "stop" if said == written else "length", len(ids), len(said))]
-
-
-def test_markers_that_are_special_tokens_stay_in_the_text_and_no_other_special_token_does():
-    tokenizer = Characters(begin="[THINK]", end="[/THINK]", eos="</s>")
-    markers = ("[THINK]", "[/THINK]")
-    engine = thinking_engine(Speaks(tokenizer, "[THINK]so[/THINK]4</s>", "4</s>"), tokenizer, markers)
-    found = dict(engine.generate([[97], [98]], Sampling(60)))
-    assert [(one.completion, one.num_completion_tokens) for (one,) in (found[0], found[1])] == [
-        ("[THINK]so[/THINK]4", 6),
-        ("4", 2),
-    ]
-    assert found[0][0].is_thought_cut is None and found[0][0].token_ids == [0, 115, 111, 1, 52, 2]
-    assert thinking_engine(engine, tokenizer, markers) is engine
-    # Where decoding keeps them anyway the engine stays as it is.
-    plain = Speaks(tokenizer)
-    assert thinking_engine(plain, tokenizer, MARKERS) is plain
-
-
-@pytest.mark.skipif(not MODEL.is_dir(), reason="the demonstration model is not there; make env fetches it")
-def test_a_real_tokenizer_s_text_is_what_decoding_gives_and_the_markers(tmp_path):
-    from transformers import AutoTokenizer
-
-    tokenizer = copy.deepcopy(AutoTokenizer.from_pretrained(MODEL))
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
-    whole = with_markers(tokenizer, ("[THINK]", "[/THINK]"))
-    assert whole is not None and with_markers(tokenizer, MARKERS) is None
-    for text in ("[THINK]so , it's 4.[/THINK]\n\n 4 — é", " it 's \n4 — é"):
-        ids = tokenizer(f"{text}<|im_end|>", add_special_tokens=False)["input_ids"]
-        assert whole(Generation("", ids, "stop", 1, len(ids))).completion == text
-        plain = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        assert plain == text.replace("[THINK]", "").replace("[/THINK]", "")
-
-
-def test_a_thought_between_special_tokens_has_a_limit_too():
-    tokenizer = Characters(begin="[THINK]", end="[/THINK]", eos="</s>")
-    speaks = Speaks(tokenizer, "[THINK]one two three", "4</s>")
-    engine = thinking_engine(speaks, tokenizer, ("[THINK]", "[/THINK]"), 5)
-    ((_, (one,)),) = engine.generate([[97]], Sampling(60))
-    assert (one.completion, one.is_thought_cut) == ("[THINK]one \n[/THINK]4", True)
-    assert speaks.asked[1] == [97, 0, *map(ord, "one "), 10, 1]
 
 
 class NoMarker(Characters):

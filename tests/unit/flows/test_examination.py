@@ -1,14 +1,17 @@
 """`plan`, `doctor` and `run` find the same faults, before anything runs."""
 
 import contextlib
+import hashlib
 import json
 from types import SimpleNamespace
 
+import fsspec
 import httpx
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from evaluation.bundle import Bundle, Part, part_key, url_name, write_bundle
 from flows.commands import planning, running
 from flows.commands.doctor import diagnose
 from flows.dag import hub
@@ -204,9 +207,9 @@ def test_a_hub_model_is_asked_for_before_anything_runs(home, capsys, monkeypatch
     assert known or isinstance(said, dict) or "unknown" in diagnosed["memory"]["seen"]
 
 
-def checks_of(home, capsys):
+def checks_of(home, capsys, *, offline=False):
     with contextlib.suppress(SystemExit):
-        diagnose(str(home / "r.yaml"), (), offline=False, as_json=True)
+        diagnose(str(home / "r.yaml"), (), offline=offline, as_json=True)
     return json.loads(capsys.readouterr().out)["checks"]
 
 
@@ -260,3 +263,30 @@ def test_doctor_sees_a_home_that_cannot_be_written_without_a_recipe_too(tmp_path
         diagnose(None, (), offline=False, as_json=True)
     checks = {check["name"]: check["problem"] for check in json.loads(capsys.readouterr().out)["checks"]}
     assert checks["home"].startswith(f"BNF_HOME must be a folder that can be written, got {tmp_path / 'home'}")
+
+
+def test_what_a_bundle_has_of_a_url_lies_here(home, capsys, monkeypatch):
+    url, content = "memory://doctor/a.jsonl?sig=hunter2", FILES["thumbs"].encode()
+    fsspec.filesystem("memory").pipe("/doctor/a.jsonl?sig=hunter2", content)
+    recipe = {"name": "r", "model_name_or_path": MODEL, "data": {"source": "thumbs", "path": url}, "train": {}}
+    (home / "r.yaml").write_text(json.dumps(recipe))
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")  # `--offline` sets them for the rest of the process
+
+    def said():
+        [check] = [check for check in checks_of(home, capsys, offline=True) if check["name"] == "offline: prepare"]
+        assert "hunter2" not in json.dumps(check)
+        return check
+
+    elsewhere = "prepare must read what lies here offline, got memory://doctor/a.jsonl?…; name a file, or a local engine"
+    assert said()["problem"] == elsewhere
+    file = home / "bundle" / "urls" / "1" / "a.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    whole = {"": (len(content), hashlib.sha256(content).hexdigest())}
+    part = Part("url", url_name(url), "v1", ["main"], "", "urls/1/a.jsonl", whole)
+    write_bundle(Bundle(home / "bundle", {part_key("url", part.name, "v1"): part}))
+    monkeypatch.setenv("BNF_OFFLINE", str(home / "bundle"))
+    assert said() == {**said(), "problem": None, "seen": "memory://doctor/a.jsonl?…, in the bundle, at version v1"}
+    file.write_bytes(content[:-1])
+    assert f"of {len(content) - 1} bytes instead of {len(content)}; fetch it again" in said()["problem"]

@@ -220,6 +220,8 @@ SAMPLE = {"sample": {"source": "gsm8k", "path": "https://u:hunter2@host/a.jsonl"
             "export the key as OPENAI_API_KEY, or as",
         ),
         ({"judge": {**JUDGE, "base_url": "http://host/v1?key=hunter2"}}, "judge.base_url", ""),
+        ({"judge": {**JUDGE, "base_url": "http://host/v1#access_token=hunter2"}}, "judge.base_url", ""),
+        ({"data": {"source": "pairs", "path": "HTTPS://hunter2@host/a.jsonl"}}, "data.path", ""),
         (
             {"judge": {**JUDGE, "second": {"engine": "openai", "model": "n", "base_url": "http://u:hunter2@h"}}},
             "judge.second",

@@ -122,7 +122,12 @@ def test_a_page_is_written_of_a_named_study_with_a_result_alone(tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    "value", ["https://host/a.jsonl?sig=hunter2", [{"source": "pairs", "path": "s3://b/a.jsonl?sig=hunter2"}]]
+    "value",
+    [
+        "https://host/a.jsonl?sig=hunter2",
+        "https://host/a.jsonl#access_token=hunter2",
+        [{"source": "pairs", "path": "s3://b/a.jsonl?sig=hunter2"}],
+    ],
 )
 def test_an_axis_shows_no_signature_of_a_url(written, value):  # noqa: F811
     key = "data" if isinstance(value, list) else "data.path"

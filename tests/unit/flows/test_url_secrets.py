@@ -52,6 +52,16 @@ def test_it_is_in_no_key_and_reaches_the_stage(recipe, tmp_path, monkeypatch):
     assert [source.path for source in read] == [URL]
 
 
+def test_a_fragment_is_in_no_key_either(recipe):
+    url = "memory://signed/b.jsonl#access_token=hunter2"
+    with fsspec.open(url, "w") as file:
+        file.write("{}\n")
+    raw = {**recipe.model_dump(exclude_unset=True), "data": {"source": "pairs", "path": url}}
+    dag = {node.id: node for node in build(make_recipe(raw))}
+    assert dag["prepare"].unkeyed["urls"] == {"source0": url}
+    assert all("hunter2" not in json.dumps(one.settings, default=str) for one in dag.values())
+
+
 def test_a_bundle_fetches_it_whole_and_names_it_without(recipe):
     (one,) = [one for one in wanted(list(build(recipe))) if one.kind == "url"]
     assert one.name == URL and one.part_name == url_name(URL) and "hunter2" not in one.part_key
@@ -109,7 +119,9 @@ def test_messages_say_the_url_without_it(error):
     assert Check("x", f"got {URL}").problem == f"got {SHOWN}"
 
 
-@pytest.mark.parametrize("url", ["ftp://u:hunter2@127.0.0.1:9/x", "https://hunter2@h/x", "s3://b/p?key=hunter2"])
+@pytest.mark.parametrize(
+    "url", ["ftp://u:hunter2@127.0.0.1:9/x", "https://hunter2@h/x", "s3://b/p?key=hunter2", "s3://b/p#key=hunter2"]
+)
 def test_a_shared_stores_url_holds_no_password(url, tmp_path, monkeypatch):
     monkeypatch.setenv("BNF_STORE", url)
     with pytest.raises(RecipeError, match="BNF_STORE must hold no password and no query") as refused:

@@ -8,7 +8,8 @@ import pytest
 import transformers  # noqa: F401 the fixture that reads the tokenizer once looks for it
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.unit.fuzz.targets import MODEL, TARGETS, Target
+from tests.unit.fuzz.target import MODEL, Target
+from tests.unit.fuzz.targets import TARGETS
 
 # The longest that one input may take, in seconds of this process.
 MOST_CPU_S = 5.0

@@ -34,7 +34,7 @@ coverage: test-env
 check: test-env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 	$(BIN)/lint-imports
 
 # The documentation as a site, dist/site: a link that leads nowhere fails it. (The variable switches off an advertisement of the theme's.)

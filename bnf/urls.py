@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 # From "://" on, so that no text is looked through twice: a web address's user, or another's user and password; the place, up to another
 # URL; the query or the fragment, up to the next blank. A quotation mark ends none of them, as a password or a query may hold one.
-_URL = re.compile(r"(https?)?://([^\s/?#]*@)?((?:(?!(?:https?)?://)[^\s?#])*)([?#]\S*)?", re.IGNORECASE)
+_URL = re.compile(r"(https?)?://((?:(?!\",)[^\s/?#])*@)?((?:(?!(?:https?)?://)[^\s?#])*)([?#]\S*)?", re.IGNORECASE)
 _USER = re.compile(r"://[^/?#]*@")
 _QUERY = re.compile(r"[?#]")
 _HIDDEN = "…"

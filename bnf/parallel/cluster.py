@@ -56,13 +56,22 @@ class Cluster:
         return {BEGAN_AT: self.address, BEGAN_WITH_GPUS: str(self.num_gpus)}
 
 
-def check_no_gpus_went(environment: Mapping[str, str] = os.environ) -> None:
-    """Called before workers compute on CPUs: they must not stand in for GPUs, on which a model has other bits and another speed.
+def check_same_kind(on_gpus: bool, environment: Mapping[str, str] = os.environ) -> None:
+    """Called before workers compute on GPUs or on CPUs: a run stays on the kind that it began on, as a model has other bits on the other.
 
     Raises:
-        ValueError: the cluster had GPUs when the run began.
+        ValueError: the cluster had GPUs when the run began and has none now, or had none and has some now.
     """
-    if number := int(environment.get(BEGAN_WITH_GPUS) or 0):
+    began = environment.get(BEGAN_WITH_GPUS)
+    if began is None:
+        return
+    number = int(began)
+    if on_gpus and not number:
+        raise ValueError(
+            "ray.address must be that of a cluster without GPUs, as the run began on CPUs, got one to which GPUs have come; run again: "
+            "what is complete stays, and the new run computes on GPUs. --refresh generate makes answers of both models on one kind"
+        )
+    if number and not on_gpus:
         raise ValueError(
             f"ray.address must be that of a cluster with GPUs, as the run began on {number} of them, got one that has none left; start Ray "
             "again on a node with GPUs (`ray start --address=HOST:PORT`), and run again: what is complete stays. A run that begins on the "

@@ -124,7 +124,10 @@ def _alone(folder: Path) -> Iterator[None]:
             except OSError as error:
                 print(f"launch: {file} can't be locked ({error}): begin no other one there", file=sys.stderr, flush=True)
             # One that has just ended took away the file that was opened here.
-            is_own = file.exists() and os.path.samestat(file.stat(), os.fstat(held.fileno()))
+            try:
+                is_own = os.path.samestat(file.stat(), os.fstat(held.fileno()))
+            except FileNotFoundError:
+                continue
             if is_own:
                 try:
                     yield

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from bnf.host import own_cores
-from bnf.parallel.cluster import BEGAN_AT, Cluster, Machine, check_no_gpus_went
+from bnf.parallel.cluster import BEGAN_AT, Cluster, Machine, check_same_kind
 from bnf.parallel.code import code_digest
 from bnf.parallel.ray_actor import Server, WorkerActor
 from bnf.parallel.share import WorkerEnded
@@ -49,7 +49,7 @@ O = TypeVar("O")  # noqa: E741
 
 
 def connect(address: str) -> Cluster:
-    """Connect this process to Ray, once. Of the clusters of which this machine is a node, the output says which it is.
+    """Connect this process to Ray, once. With `auto` the output says which cluster that is.
 
     Args:
         address: `local` starts Ray on this machine, for as long as this process lives; `auto` is the cluster that runs on this machine;
@@ -186,10 +186,9 @@ def start_workers(
         variables: set before a worker's process starts.
 
     Raises:
-        ValueError: they would compute on CPUs, and the run began on GPUs.
+        ValueError: they would compute on GPUs, and the run began on CPUs; or the other way round.
     """
-    if not num_gpus:
-        check_no_gpus_went()
+    check_same_kind(num_gpus > 0)
     import ray
 
     actor = ray.remote(WorkerActor).options(

@@ -118,6 +118,7 @@ def load_items(
     to_item: Callable[[Row], Item | str],
     *,
     asks_once: bool = False,
+    counts_rows: bool = False,
 ) -> Items:
     """The first `limit` items. A row for which `to_item` gives a text is no item, for that reason.
 
@@ -127,6 +128,7 @@ def load_items(
     Args:
         source: None for the hub, or `hub_source` for one commit of its set, "sample" for the project's own items, else a file's path.
         num_items: How many the protocol has: the hub's data set must give as many, and a file no more. None: the protocol doesn't say.
+        counts_rows: Whether `num_items` counts the rows that are no items, too.
         asks_once: Whether no two of the benchmark's items have one question. Ids that are row numbers show no row that is there twice.
 
     Raises:
@@ -156,7 +158,7 @@ def load_items(
             f"{benchmark}.source must hold items of the benchmark, got none in {hub.id if _is_hub(source) else source}; give another file"
         )
     if num_items is not None:
-        _check_count(benchmark, source, hub, len(items), num_items)
+        _check_count(benchmark, source, hub, len(items) + (items.left_out.total() if counts_rows else 0), num_items)
     if asks_once:
         _check_questions(benchmark, items, places)
     if num_items is not None and limit is not None:

@@ -59,7 +59,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
             "subject": subject,
         }
 
-    return load_items("gpqa_diamond", source, limit, HUB, NUM_ITEMS, to_item)
+    return load_items("gpqa_diamond", source, limit, HUB, NUM_ITEMS, to_item, counts_rows=True)
 
 
 def item_fault(item: Item) -> str | None:

@@ -249,7 +249,7 @@ def _nothing_compared(summary: Record) -> str:
         judged = _and([f"{label(name, entry)} by {entry['judge']}" for name, entry in summary["judges"].items()])
         found.append(f"The answers were judged: {judged}.")
     if summary["lm_eval"]:
-        found.append(f"lm-eval answered tasks of its own: {_and(list(summary['lm_eval']))}.")
+        found.append(f"The models answered tasks of lm-eval: {_and(list(summary['lm_eval']))}.")
     if found:
         return " ".join([*found, "No benchmark was scored."])
     if summary["train"]:

@@ -21,6 +21,7 @@ from flows.dag.preflight import HOME, disk
 from flows.dag.selection import Options
 from flows.dag.wanted import read_urls
 from flows.display import print_table
+from flows.errors import RecipeError
 from flows.recipe.config import load_recipe
 from flows.runs.home import home_folder
 from flows.wording import place
@@ -39,10 +40,15 @@ def diagnose(recipe_path: str | None, overrides: Sequence[str], *, offline: bool
         if offline:
             # Read when the hub's libraries are imported.
             os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-        plan = make_plan(home, recipe, Options())
-        checks += plan.checks
-        if offline:
-            checks += _elsewhere([entry.node for entry in plan.forecasts.values() if entry.cached is not True])
+        try:
+            plan = make_plan(home, recipe, Options())
+        except RecipeError as error:
+            # There is no plan, as where a bundle lacks a URL's file. What was seen of the machine is shown beside it.
+            checks.append(Check(f"recipe {recipe.name}", str(error)))
+        else:
+            checks += plan.checks
+            if offline:
+                checks += _elsewhere([entry.node for entry in plan.forecasts.values() if entry.cached is not True])
     # Several tasks ask for the same thing.
     checks = list(dict.fromkeys(checks))
     if as_json:

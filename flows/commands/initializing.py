@@ -96,15 +96,7 @@ def init_recipe(asked: Asked) -> None:
     target, text = answers.target, recipe_text(_wanted(asked, answers), answers.target)
     recipe = make_recipe({"name": target.stem, **read(text, target.name)}, beside=target.parent)
     found = problems(make_plan(home_folder(), recipe, Options()).checks)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        _refuse_existing(target)
-        raise RecipeError(
-            f"RECIPE must be a file that can be written, got {target} ({error.strerror}); name another"
-        ) from error
+    _write(target, text)
     shown = written(os.path.relpath(target) if target.is_relative_to(Path.cwd()) else str(target))
     if found:
         raise RecipeError(
@@ -112,6 +104,25 @@ def init_recipe(asked: Asked) -> None:
         )
     print(f"\nwrote {shown}: it passes the preflight")
     print(f"next: bnf run {shown}" + " " * 8 + f"what it would do: bnf plan {shown}")
+
+
+def _write(target: Path, text: str) -> None:
+    """A new file, whole or not at all."""
+    is_new = False
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("x", encoding="utf-8") as file:
+            is_new = True
+            file.write(text)
+    except FileExistsError:
+        _refuse_existing(target)
+        raise
+    except OSError as error:
+        if is_new:
+            target.unlink(missing_ok=True)
+        raise RecipeError(
+            f"RECIPE must be a file that can be written, got {target} ({error.strerror}); name another"
+        ) from error
 
 
 def _has_terminal() -> bool:

@@ -120,7 +120,7 @@ def _saves(run: Run) -> list[int]:
 
 
 def without_curve(recipe: Recipe) -> Iterator[Check]:
-    """What of a recipe's evaluation sees the last policy alone, though others of the training's way are asked for."""
+    """What of a recipe's evaluation sees the final policy alone, though others of the training's way are asked for."""
     if not recipe.evaluation.checkpoints:
         return
     judges = [] if recipe.judge is None else [f"judge.benchmarks.{name}" for name in recipe.judge.benchmarks]
@@ -129,7 +129,7 @@ def without_curve(recipe: Recipe) -> Iterator[Check]:
         yield Check(
             "no curve over checkpoints",
             None,
-            f"{', '.join([*judges, *tasks])}: of the base model and the last policy alone; evaluation.checkpoints adds policies to "
-            "evaluation.benchmarks",
+            f"evaluation.checkpoints adds policies to evaluation.benchmarks alone; {', '.join([*judges, *tasks])} evaluate the base "
+            "model and the final policy",
             is_said=True,
         )

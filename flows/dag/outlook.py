@@ -115,7 +115,9 @@ def outlooks(plan: Plan, history: History | None = None) -> dict[str, Outlook]:
         node, work = entry.node, None
         if entry.key is not None and entry.cached is False and node.stage not in plan.selection.refresh:
             work = partial_work(node.stage, plan.store.root / node.stage / f"{entry.key}.work", _wanted(node))
-            work = work or kept_completions(entry)
+            # Of a policy that is trained again there are none.
+            if all(plan.forecasts[name].cached is True for name in node.inputs.values()):
+                work = work or kept_completions(entry)
         past = history.nearest(node)
         after = dict.fromkeys(other for name in node.inputs.values() if name in found for other in _others(name, found[name]))
         outlook = Outlook(past=past, after=tuple(after), partial=work, money=endpoint_cost(node, nodes, plan.recipe))

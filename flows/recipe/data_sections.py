@@ -137,8 +137,8 @@ class Prepare(Section):
         None,
         gt=0,
         description=(
-            "processes that tokenize and write, left out: one per core, with `ray.address` of the cluster; no part of the key, for the "
-            "bytes are the same"
+            "processes that tokenize and write, at most one per core; left out: one per core, with `ray.address` of the cluster; no part "
+            "of the key, for the bytes are the same"
         ),
     )
 

@@ -42,7 +42,7 @@ def remove(home: Path, runs: Sequence[Run], *, dry_run: bool) -> list[Dropped]:
     """Drop runs, with the artifacts and the partial work that no other run names. What other runs use, and a shared store, stay.
 
     Returns:
-        The artifacts and partial work that were dropped, or with `dry_run` would be, by what the runs name now: also of those at work.
+        The artifacts and partial work that were dropped, or with `dry_run` would be, by what all runs name at this moment.
 
     Raises:
         RecipeError: one of these runs, or another one, is at work and it is no dry run; or a record can't be read.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TypedDict, cast
+from typing import TypedDict, TypeVar, cast
 
 from evaluation.fields import is_number
 from evaluation.formats import number, signed
@@ -16,6 +16,8 @@ from flows.errors import RecipeError
 from flows.runs.naming import changes
 from flows.runs.record import Run
 from flows.runs.sizes import run_sizes
+
+T = TypeVar("T")
 
 
 class Headline(TypedDict):
@@ -116,14 +118,19 @@ def _recipe(run: Run, summary: Record) -> Mapping[str, object]:
 
 def _results(summary: Record) -> tuple[Headline | None, float | None]:
     """The headline, and the dev accuracy as a share; None what isn't there, or where no run wrote the summary so."""
+    return _where_so(_headline, summary), _where_so(_dev_accuracy, summary)
+
+
+def _where_so(read: Callable[[Record], T], summary: Record) -> T | None:
     try:
-        return _headline(summary), _dev_accuracy((summary.get("train") or {}).get("dev") or {})
+        return read(summary)
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
-        return None, None
+        return None
 
 
-def _dev_accuracy(dev: Record) -> float | None:
+def _dev_accuracy(summary: Record) -> float | None:
     """That of the policy: of the step that `keep_best` took, or else of the last one."""
+    dev = (summary.get("train") or {}).get("dev") or {}
     evaluations = dev.get("evaluations") or [{}]
     of_kept = (entry for entry in evaluations if "kept" in dev and entry["step"] == dev["kept"])
     return _figure(next(of_kept, evaluations[-1]).get("eval_rewards/accuracies"))

@@ -34,10 +34,18 @@ def init(
     ] = None,
     benchmarks: Annotated[
         str | None,
-        typer.Option("--benchmarks", metavar="NAME,…", help="Such as gsm8k,mmlu_redux.", autocompletion=completing.benchmarks),
+        typer.Option(
+            "--benchmarks",
+            metavar="NAME,…",
+            help="Such as gsm8k,mmlu_redux; none for no benchmark.",
+            autocompletion=completing.benchmarks,
+        ),
     ] = None,
     judge: Annotated[
-        str | None, typer.Option("--judge", metavar="MODEL", help="A folder, a hub id, or a model's name at an endpoint.")
+        str | None,
+        typer.Option(
+            "--judge", metavar="MODEL", help="A folder, a hub id, or a model's name at an endpoint; none for no judge."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many prompts.")] = None,
     system_prompt: Annotated[

@@ -8,7 +8,6 @@ A network namespace of the test's own is the hub, so nothing of this machine's n
 
 import contextlib
 import ctypes
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.runs.progress import read_progress
 from tests.e2e.conftest import Bnf
 
 BIN = Path(sys.executable).parent
@@ -115,8 +115,10 @@ class Machine(Bnf):
         files = sorted((self.home / "state" / "runs").glob(f"*/logs/{name}.log"), key=lambda file: file.stat().st_mtime)
         return files[-1].read_text(errors="replace") if files else ""
 
-    def at_work(self, task: str) -> bool:
-        """Whether a run of this machine is at the task, by its name in Prefect."""
-        records = [json.loads(file.read_text()) for file in (self.home / "state" / "runs").glob("*/run.json")]
-        working = [one for record in records for one in [record.get("working"), *record.get("also_working", [])] if one]
-        return any(one["task"] == task for one in working)
+    def counts(self, task: str) -> bool:
+        """Whether a run of this machine counts what the task, named as in Prefect, has done: its engine is open."""
+        return any(
+            name == task and progress.total
+            for run in (self.home / "state" / "runs").glob("*/")
+            for name, progress in read_progress(run).tasks.items()
+        )

@@ -163,8 +163,9 @@ def test_it_trains_on(version, wheel, tmp_path):
     install = [UV, "pip", "install", "--quiet", "--python", python, "--constraint", ROOT / "requirements" / "cpu.txt", wheel]
     # What says where the index is, and by which certificates, is in the environment.
     done = subprocess.run([str(word) for word in install], capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode and re.search("torch|error sending request|dns error|timed out", done.stderr):
         pytest.skip(f"no torch for Python {version} is to be had here: {done.stderr.strip()[-300:]}")
+    assert done.returncode == 0, done.stderr
     found = json.loads(run(python, "-c", IMPORT_ALL, cwd=tmp_path))
     assert found["imported"] > 50 and set(found["missing"]) <= EXTRAS
     train_as_in_the_readme(python, tmp_path)

@@ -95,7 +95,8 @@ def _merged(parts: Sequence[tuple[Path, Judgments]]) -> list[Judgments]:
                 f"files must name their judges where they judge the same questions of one model, got {paths[part.key]} and {path} "
                 f"for {part.model}; {remedy}, or leave one of them out"
             )
-        if same != path:
+        # Of our own judgments of one place the last one counts, however often it is given.
+        if same != path and not part.native:
             raise ValueError(
                 f"files must be given once, as every judgment counts, got {same} and {path}, which hold the same judgments of "
                 f"{part.model}; leave one of them out"

@@ -359,12 +359,13 @@ def test_a_second_launch_in_a_folder_is_refused_and_the_first_goes_on(tmp_path: 
     def first() -> None:
         try:
             launch("train", {}, tmp_path, Placement(num_nodes=2, rdzv_endpoint=f"localhost:{free_port()}"), {}, ignore)
-        except RuntimeError as error:
+        except Exception as error:
             raised.append(error)
 
     thread = threading.Thread(target=first)
     thread.start()
     while not (tmp_path / "launch.json").exists():
+        assert thread.is_alive(), raised
         time.sleep(0.01)
     began = read_launch(tmp_path / "launch.json")
     number = claim(tmp_path / "launch.json", "a-node-of-the-first", 2)

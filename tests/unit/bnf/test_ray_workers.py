@@ -88,10 +88,12 @@ def test_cpus_do_not_stand_in_for_gpus_that_are_gone(monkeypatch):
     )
     with pytest.raises(Asked):
         start_workers(**asked, num_gpus=1)
-    # One that began on CPUs stays there.
+    # One that began on CPUs stays there, also where GPUs have come.
     monkeypatch.setenv(BEGAN_WITH_GPUS, Cluster((Machine(0, 4),)).variables()[BEGAN_WITH_GPUS])
     with pytest.raises(Asked):
         start_workers(**asked, num_gpus=0)
+    with pytest.raises(ValueError, match="without GPUs, as the run began on CPUs, got one to which GPUs have come; run again"):
+        start_workers(**asked, num_gpus=1)
     monkeypatch.delenv(BEGAN_WITH_GPUS)
     with pytest.raises(Asked):
         start_workers(**asked, num_gpus=0)

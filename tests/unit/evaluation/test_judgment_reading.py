@@ -64,6 +64,10 @@ def test_repeats_in_two_files_count_and_our_own_games_replace_each_other(tmp_pat
     play(FakeEngine(fair), tmp_path)
     games = tmp_path / "games.jsonl"
     once = judge_score("arena_hard", [games])["models"]["new"]
+    # Two runs that share an artifact of the cache.
+    (tmp_path / "link.jsonl").symlink_to(games)
+    linked = judge_score("arena_hard", [games, tmp_path / "link.jsonl"])["models"]["new"]
+    assert {**linked, "n_repeated": 0} == once
     games.write_text(games.read_text() * 2)
     again = judge_score("arena_hard", [games])["models"]["new"]
     assert again["n_repeated"] == once["n_games"] and again["repeated_rows"] == "replaced"

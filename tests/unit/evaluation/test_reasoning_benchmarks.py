@@ -371,12 +371,16 @@ def test_the_published_answers_are_those_of_the_real_files(module, file):
     assert answers_digest(module.load(str(DATA / file), None)) == module.ANSWERS_DIGEST
 
 
-def test_a_question_of_gpqa_has_one_right_answer(tmp_path):
+def test_a_question_of_gpqa_has_one_right_answer(tmp_path, monkeypatch):
     """Else whoever chooses the other of two equal texts is wrong."""
     for wrong in ("the neutron", " the  neutron\n"):
         row = {**GPQA_ROW, "Incorrect Answer 2": wrong}
         items = gpqa_diamond.load(_file(tmp_path, [GPQA_ROW, {**row, "Record ID": "another"}]), None)
         assert len(items) == 1 and items.left_out == {"the right answer is one of the wrong ones, too": 1}
+    # The hub's set has as many rows as the protocol says, that one among them.
+    rows = [{**GPQA_ROW, "Record ID": str(number)} for number in range(gpqa_diamond.NUM_ITEMS - 1)]
+    monkeypatch.setattr("datasets.load_dataset", lambda *args, **kwargs: [*rows, {**row, "Record ID": "another"}])
+    assert len(gpqa_diamond.load(None, None)) == gpqa_diamond.NUM_ITEMS - 1
     # Which of two equal wrong ones is chosen changes nothing.
     assert gpqa_diamond.load(_file(tmp_path, [{**GPQA_ROW, "Incorrect Answer 2": "the proton"}]), None)
 

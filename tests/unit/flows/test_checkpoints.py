@@ -254,7 +254,7 @@ def test_room_is_made_for_what_is_kept(tmp_path):
     assert needed == [700, 900, 1000]
 
 
-def test_what_sees_the_last_policy_alone_is_said():
+def test_what_sees_the_final_policy_alone_is_said():
     judge = {
         "engine": "openai",
         "model": "m",
@@ -266,8 +266,8 @@ def test_what_sees_the_last_policy_alone_is_said():
     (check,) = without_curve(make_recipe({**BASE, "judge": judge, "evaluation": curve}))
     assert check.problem is None and check.is_said
     assert check.seen == (
-        "judge.benchmarks.mt_bench, evaluation.lm_eval.arc_challenge: of the base model and the last policy alone; "
-        "evaluation.checkpoints adds policies to evaluation.benchmarks"
+        "evaluation.checkpoints adds policies to evaluation.benchmarks alone; judge.benchmarks.mt_bench, "
+        "evaluation.lm_eval.arc_challenge evaluate the base model and the final policy"
     )
     assert not list(without_curve(make_recipe({**BASE, "judge": judge, "evaluation": evaluation})))
     assert not list(without_curve(make_recipe({**BASE, "evaluation": {"benchmarks": ["gsm8k"], "checkpoints": [1, 2]}})))

@@ -288,5 +288,11 @@ def test_what_a_bundle_has_of_a_url_lies_here(home, capsys, monkeypatch):
     write_bundle(Bundle(home / "bundle", {part_key("url", part.name, "v1"): part}))
     monkeypatch.setenv("BNF_OFFLINE", str(home / "bundle"))
     assert said() == {**said(), "problem": None, "seen": "memory://doctor/a.jsonl?…, in the bundle, at version v1"}
+    # What it lacks is said beside what was seen of the machine.
+    other = {**recipe, "data": {**recipe["data"], "path": "memory://doctor/b.jsonl"}}
+    (home / "r.yaml").write_text(json.dumps(other))
+    found = {check["name"]: check["problem"] for check in checks_of(home, capsys, offline=True)}
+    assert "memory://doctor/b.jsonl" in found["recipe r"] and found["home"] is None
+    (home / "r.yaml").write_text(json.dumps(recipe))
     file.write_bytes(content[:-1])
     assert f"of {len(content) - 1} bytes instead of {len(content)}; fetch it again" in said()["problem"]

@@ -20,6 +20,7 @@ from flows.recipe.config import load_recipe
 from flows.recipe.schema import schema
 from flows.recipe.writing import Wanted, about, recipe_text, written
 from tasks.keys import ROOT
+from tests.disks import full
 from tests.unit.data.helpers import write_rows
 
 MODEL = "models/SmolLM2-135M-Instruct"
@@ -164,6 +165,18 @@ def test_a_recipe_that_is_there_is_not_written_over(tmp_path, capsys):
     assert (tmp_path / "my.yaml").read_text() == "mine"
     with pytest.raises(RecipeError, match=r"RECIPE must be a new file FILE.yaml, got 'my.jsonl'"):
         init("my.jsonl", "--data", "my.jsonl")
+
+
+def test_on_a_full_disk_it_leaves_no_empty_recipe(tmp_path):
+    write_rows(tmp_path / "my.jsonl", PAIRS)
+    (tmp_path / "disk").mkdir()
+    with full(tmp_path / "disk"):
+        for _ in range(2):
+            with pytest.raises(
+                RecipeError, match=r"RECIPE must be a file that can be written, got .*my.yaml \(No space left on device\)"
+            ):
+                init("disk/my.yaml", "--data", "my.jsonl")
+        assert not (tmp_path / "disk" / "my.yaml").exists()
 
 
 def test_paths_mean_the_same_where_the_recipe_lies_elsewhere(tmp_path):

@@ -103,7 +103,7 @@ def test_what_a_judge_cost_then_is_said(tmp_path):
 
 
 @pytest.mark.skipif(not MODEL.exists(), reason="the demonstration model is not there; run `make env`")
-def test_a_plan_knows_partial_work_and_estimates_what_never_ran(tmp_path):
+def test_a_plan_knows_partial_work_and_estimates_what_never_ran(tmp_path, monkeypatch):
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}\n' * 2)
     recipe = make_recipe(
@@ -141,6 +141,13 @@ def test_a_plan_knows_partial_work_and_estimates_what_never_ran(tmp_path):
     assert takes["generate/base/gsm8k"].partial == "5 of 12 completions are there"
     assert takes["train"].estimated and takes["train"].host > 1 << 30 and takes["train"].seconds is None
     assert "resolve/base" not in takes
+    # Whatever an earlier generation made of it, it was another policy's: this one isn't trained yet.
+    monkeypatch.setattr("flows.dag.outlook.kept_completions", lambda entry: f"kept of {entry.node.id}")
+    kept = {name: takes.partial for name, takes in outlooks(plan).items() if takes.partial}
+    assert kept["generate/base/gsm8k"] == "5 of 12 completions are there" and "generate/aligned/gsm8k" not in kept
+    shutil.rmtree(folder)
+    assert outlooks(plan)["generate/base/gsm8k"].partial == "kept of generate/base/gsm8k"
+    folder.mkdir()
     # A stage that is forced takes nothing from before.
     forced = make_plan(home, recipe, Options(refresh=["generate"]))
     assert outlooks(forced)["generate/base/gsm8k"].partial is None

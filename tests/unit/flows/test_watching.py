@@ -248,9 +248,11 @@ def test_before_a_task_counts_its_line_says_what_it_is_at(home, monkeypatch, cap
 @pytest.mark.parametrize("text", ["", "[]", '{"run": "x"}', b"\xff\xfe"])
 def test_a_record_that_cannot_be_read_ends_the_watching_in_words(home, monkeypatch, capsys, text):
     run, _ = begun(home)
-    stopped = []
+    stopped, began = [], threading.Event()
     monkeypatch.setattr(watching.Display, "stop", lambda self: stopped.append(True))
-    thread = ending(run, lambda: (run.folder / "run.json").write_bytes(text if isinstance(text, bytes) else text.encode()))
+    monkeypatch.setattr(watching.Display, "message", lambda self, text: began.set())
+    content = text if isinstance(text, bytes) else text.encode()
+    thread = ending(run, lambda: began.wait(60) and (run.folder / "run.json").write_bytes(content))
     code, _, told = watch(monkeypatch, capsys)
     thread.join()
     assert code == 2 and "bnf: RUN must have a record that can be read while it is watched, got" in told
@@ -261,9 +263,10 @@ def test_a_run_that_is_removed_while_it_is_watched_gives_the_terminal_back(home,
     import shutil
 
     run, _ = begun(home)
-    stopped = []
+    stopped, began = [], threading.Event()
     monkeypatch.setattr(watching.Display, "stop", lambda self: stopped.append(True))
-    thread = ending(run, lambda: shutil.rmtree(run.folder))
+    monkeypatch.setattr(watching.Display, "message", lambda self, text: began.set())
+    thread = ending(run, lambda: began.wait(60) and shutil.rmtree(run.folder))
     code, _, told = watch(monkeypatch, capsys)
     thread.join()
     assert code == 2 and f"got {run.id}, which somebody has deleted" in told and stopped

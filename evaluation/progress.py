@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from evaluation.formats import duration
+
 MATH_VERIFY = "math-verify"
 # Of lm-eval's requests what is counted.
 REPLIES = "replies"
 TEXTS = "texts"
+# The share of completions from which on their rate is told.
+_TOLD_FROM = 0.05
 
 
 def cross_checking(task: str) -> str:
@@ -13,9 +17,13 @@ def cross_checking(task: str) -> str:
     return f"lm-eval {task.rpartition('/')[2]}"
 
 
-def generating(num_tokens: int, elapsed_s: float, left: str) -> str:
-    """How fast completions come; `left` is the time until the last, as text."""
-    return f"{num_tokens / elapsed_s:.0f} tokens/s, {left} left"
+def generating(num_tokens: int, elapsed_s: float, number: int, of: int) -> str:
+    """How fast completions come, and when the last of them will be there. Nothing before a twentieth is: most of what was computed until
+    then belongs to completions that are under way.
+    """
+    if number < of * _TOLD_FROM:
+        return ""
+    return f"{num_tokens / elapsed_s:.0f} tokens/s, {duration(elapsed_s / number * (of - number))} left"
 
 
 def estimated_cost(

@@ -106,7 +106,7 @@ class Machine(Bnf):
     def run(self, *command: str | Path) -> str:
         """The command's standard output, once it has ended well."""
         process = self.start(*command)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 0, (command, out, err)
         return out
 

@@ -95,9 +95,9 @@ def export(name: str, to: str, *, adapter: bool, hub_id: str | None, as_json: bo
             (folder / CARD).write_text(model_card(facts), encoding="utf-8")
             bnf.files.open_to_readers(folder)
     url, replaced = push(target, hub_id, run.id) if hub_id is not None else (None, [])
-    serve: str | None = serve_here(str(target))
+    serve: str | None = serve_here(str(target.resolve()))
     if settings is not None:
-        serve = serve_adapter_line(base_model(run), str(target), settings, serve_here)
+        serve = serve_adapter_line(base_model(run), str(target.resolve()), settings, serve_here)
     num_bytes = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     if as_json:
         found = {"run": run.id, "folder": str(target), "adapter": adapter, "bytes": num_bytes, "serve": serve, "hub": url}

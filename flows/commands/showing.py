@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import webbrowser
 from collections.abc import Callable
@@ -124,8 +125,8 @@ def show_report(name: str, *, open_it: bool, as_json: bool) -> None:
     path = run.folder / "report.html"
     if not path.exists():
         raise RecipeError(f"RUN must have a report, got none in {run.id} ({run.state}); finish it with `bnf run`")
-    if open_it:
-        webbrowser.open(path.as_uri())
+    if open_it and not (has_display() and webbrowser.open(path.as_uri())):
+        print("no browser could be opened here: open the file in one", file=sys.stderr)
     if as_json:
         print_json({"run": run.id, "report": str(path)})
     else:
@@ -153,3 +154,8 @@ def taken_run_or_sweep(home: Path, name: str, take: Callable[[Path, str], Run] =
         return take(home, name)
     print(f"{name} is the sweep {sweep.id} ({sweep.state})", file=sys.stderr)
     return sweep
+
+
+def has_display() -> bool:
+    """Whether a browser could show something here: without a display, one for the terminal would take the terminal over."""
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

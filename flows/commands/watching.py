@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
-from flows.commands.showing import show_results, taken_run, taken_run_or_sweep
+from flows.commands.showing import has_display, show_results, taken_run, taken_run_or_sweep
 from flows.display import Display
 from flows.errors import RecipeError, Stopped
 from flows.recipe.config import LATEST
@@ -238,8 +238,3 @@ def page(url: str, run: Run | SweepFolder) -> str:
                 "PREFECT_API_URL as it was when the run was started"
             ) from None
     return f"{url}/runs/flow-run/{flow_run}"
-
-
-def has_display() -> bool:
-    """Whether a browser could show something here: without a display, one for the terminal would take the terminal over."""
-    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -83,7 +83,8 @@ def completion_check(forecasts: Iterable[Forecast]) -> Iterator[Check]:
     """Says the number of completions and the most tokens of each benchmark."""
     if asked := asked_completions(forecasts):
         said = "; ".join(one.in_words for one in asked)
-        yield Check(COMPLETIONS, None, f"{said}; what earlier generations made is not made again", is_cost=True)
+        notes = "tokens are of all completions of a model together; what earlier generations made is not made again"
+        yield Check(COMPLETIONS, None, f"{said}; {notes}", is_cost=True)
 
 
 def kept_completions(entry: Forecast) -> str | None:

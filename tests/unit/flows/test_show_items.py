@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.commands.items import show_items
+from flows.commands.showing import show_report
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
 from flows.runs.record import start_run
@@ -125,3 +126,19 @@ def test_what_is_not_there_is_refused(run, tmp_path):
 def test_options_of_items_need_them(option, run):
     found = CliRunner().invoke(app, ["show", run.id, *option])
     assert found.exit_code and f"{option[0]} must stand with --items" in str(found.exception)
+
+
+@pytest.mark.parametrize("display", ["", ":0"])
+def test_a_report_that_no_browser_shows_says_so(tmp_path, monkeypatch, capsys, display):
+    run = run_of(tmp_path, "mine", 1)
+    (run.folder / "report.html").write_text("report")
+    monkeypatch.setenv("BNF_HOME", str(tmp_path))
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.setattr("sys.platform", "linux")
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or True)
+    show_report(run.id, open_it=True, as_json=False)
+    printed = capsys.readouterr()
+    assert printed.out.strip() == str(run.folder / "report.html")
+    assert bool(opened) is bool(display) and ("no browser could be opened here" in printed.err) is not bool(display)

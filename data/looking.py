@@ -12,6 +12,7 @@ from data.parse import Parser
 from data.preparing.render import prompt_digest
 from data.reading.files import as_local, ending_of, list_files
 from data.reading.records import Bad, DataSource, Raw, Reader
+from data.rows import Row
 from data.sources import SOURCES
 
 # How many rows are read as every source would, and how many are counted.
@@ -155,14 +156,26 @@ def _reading(name: str, path: str, columns: dict[str, str], rows: Sequence[Raw])
         if isinstance(row, Bad):
             reason = reason or f"line {raw.where}: {row.detail}"
             continue
-        if not any(one.text.strip() for one in row.candidates):
-            reason = reason or f"line {raw.where}: the row holds no completion"
+        if useless := _useless(row):
+            reason = reason or f"line {raw.where}: {useless}"
             continue
         num_rows += 1
         prompts.add(prompt_digest(row.messages, row.context))
         unread |= dict.fromkeys(row.unread)
         num_scores += sum(one.score is not None for one in row.candidates)
     return Reading(name, gives, columns, num_rows, len(prompts), tuple(unread), num_scores, reason)
+
+
+def _useless(row: Row) -> str:
+    """Why nothing can be learned from a row that can be read; empty where something can. Only texts count: no template is known."""
+    texts = [one.text for one in row.candidates]
+    if not any(map(str.strip, texts)):
+        return "the row holds no completion"
+    if not row.is_pair and not row.tie:
+        return ""
+    if not all(map(str.strip, texts)):
+        return "chosen and rejected must both hold text"
+    return "chosen and rejected are the same text" if len(set(texts)) == 1 else ""
 
 
 def _columns(raw: Raw) -> list[str]:

@@ -93,7 +93,8 @@ def _align(plan: Plan, outcome: Outcome) -> str | State[str]:
     for name, artifact in plan.pinned.items():
         # It has no task run, whose log would say so.
         get_run_logger().info("%s is that of run %s: %s", name, plan.options.evaluate_run, artifact.path)
-    state, why = "failed", None
+    # Where another signal comes before a line below says how the run ended.
+    state, why = "stopped", None
     try:
         with cancellation(flow_run_id) as cancelled:
             keys = service_keys(plan.recipe)
@@ -103,13 +104,14 @@ def _align(plan: Plan, outcome: Outcome) -> str | State[str]:
         outcome.error = error
         state = "stopped" if share.stopped() and not share.cancelled() else "cancelled"
         return cancelled_state(message=str(error))
+    except Exception as error:
+        state, why, outcome.error = "failed", str(error), error
+        raise
     except BaseException as error:
+        # Ctrl-C, or Prefect's own signal for a termination.
         outcome.error = error
-        # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.
-        if not isinstance(error, Exception):
-            state = "cancelled" if deployment.get_id() and was_cancelled(flow_run_id) else "stopped"
-        else:
-            why = str(error)
+        if deployment.get_id() and was_cancelled(flow_run_id):
+            state = "cancelled"
         raise
     finally:
         try:

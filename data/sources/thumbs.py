@@ -36,4 +36,4 @@ def _label(fields: Fields) -> int:
         return 1 if value else -1
     if isinstance(value, str) and value.lower() in _LABELS:  # as CSV has it
         return _LABELS[value.lower()]
-    raise fields.error("label", f"must be true or false, got {value!r:.40}")
+    raise fields.error("label", f"must be true or false, got {value!r:.40}; write these")

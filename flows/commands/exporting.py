@@ -28,6 +28,7 @@ from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.paths import without_folders
 from flows.runs.home import home_folder, open_store
+from flows.runs.listing import headline_text, list_runs
 from flows.runs.policy import (
     ADAPTER_CONFIG,
     BASE,
@@ -105,6 +106,8 @@ def export(name: str, to: str, *, adapter: bool, hub_id: str | None, as_json: bo
         return
     print(f"{'the adapter' if adapter else 'the policy'} of {run.id}, {size(num_bytes)}: {place(target)}")
     print(f"card    {place(target / CARD)}")
+    if result := headline_text(list_runs([run])[0]["headline"]):
+        print(f"result  {result}")
     if serve is not None:
         print(f"serve   {serve}")
     if url is not None:

@@ -130,4 +130,4 @@ def test_where_nothing_is_compared_it_says_what_there_is(what: str, tmp_path: Pa
 def test_tasks_of_lm_eval_are_an_evaluation(tmp_path: Path) -> None:
     summary = summarize(inputs(tmp_path, {}, train=trained(tmp_path / "train")))
     found = answer({**summary, "lm_eval": {"hellaswag": {}, "arc_easy": {}}})
-    assert found.sentence == "lm-eval answered tasks of its own: hellaswag and arc_easy. No benchmark was scored."
+    assert found.sentence == "The models answered tasks of lm-eval: hellaswag and arc_easy. No benchmark was scored."

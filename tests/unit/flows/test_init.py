@@ -337,3 +337,14 @@ def test_a_place_that_takes_no_recipe_is_said_before_anything_is_asked(tmp_path)
         init("my.jsonl/folder/a.yaml", "--data", "nowhere.jsonl")
     with pytest.raises(RecipeError, match=r"RECIPE must be a file that can be written, got /proc/a.yaml \(No such file"):
         init("/proc/a.yaml", "--data", "my.jsonl")
+
+
+def test_rows_of_which_nothing_can_be_learned_do_not_count(tmp_path):
+    useless = [{"prompt": "a?", "chosen": "", "rejected": "no"}, {"prompt": "a?", "chosen": "same", "rejected": "same"}]
+    write_rows(tmp_path / "some.jsonl", [*PAIRS, *useless])
+    read_as = " ".join(init("--data", "some.jsonl").split())
+    assert f"{len(PAIRS)} of {len(PAIRS) + 2} rows" in read_as and "chosen and rejected must both hold text" in read_as
+    for rows, why in ((useless[:1], "must both hold text"), (useless[1:], "are the same text")):
+        write_rows(tmp_path / "none.jsonl", rows * 3)
+        with pytest.raises(RecipeError, match=f"pairs: line 1: chosen and rejected {why}"):
+            init("--data", "none.jsonl")

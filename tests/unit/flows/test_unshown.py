@@ -107,6 +107,18 @@ def test_a_run_is_complete_though_nobody_could_be_shown_its_results(body):
     assert record.state == "completed" and len(said) == 1 and "run.json has everything" in said[0]
 
 
+def test_a_run_that_several_signals_end_is_stopped(body, monkeypatch):
+    def signalled():
+        raise KeyboardInterrupt
+
+    body.work = signalled
+    # The second one comes while the first is answered.
+    monkeypatch.setattr(align, "deployment", SimpleNamespace(get_id=signalled))
+    with pytest.raises(KeyboardInterrupt):
+        body.call()
+    assert (body.found[0].state, body.found[0].why) == ("stopped", None)
+
+
 def test_a_run_that_failed_says_why_and_not_that_the_server_is_gone(body):
     def fail():
         raise StageFailed("the disk is full")

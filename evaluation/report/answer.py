@@ -17,6 +17,8 @@ from evaluation.report.summary import label
 from evaluation.report.targets import is_target
 
 _MOST_NAMES = 3
+# The share of dev samples by which those that don't end must have grown for a policy to have unlearned to end.
+_MANY_ENDLESS = 0.1
 # Points by which the share without an answer must have moved for the gain to be called partly one of format.
 _FORMAT_POINTS = 5
 
@@ -224,6 +226,7 @@ def _doubts(summary: Record, compared: Sequence[_Compared]) -> list[str]:
             found.append(f"{name}: {score['n_expected']} of the benchmark's {entry['n_benchmark']} items.")
         if any(entry[model]["partial"] for model in MODELS if model in entry):
             found.append(f"{name} is partial: missing items count as wrong.")
+    found += _endless(summary)
     for name, entry in summary["contamination"].items():
         if matched := entry["num_exact"] + entry["num_overlapping"]:
             found.append(f"{name}: the training data hold, or overlap with, {matched} of its {entry['num_items']} items.")
@@ -233,6 +236,18 @@ def _doubts(summary: Record, compared: Sequence[_Compared]) -> list[str]:
         elif not all(one["trusted"] for one in entry["models"].values()):
             found.append(f"The judge of {label(name, entry)} is not to be trusted.")
     return found
+
+
+def _endless(summary: Record) -> list[str]:
+    """Where many more samples of the dev prompts don't end than did before the training."""
+    dev = (summary["train"] or {}).get("dev") or {}
+    before, after = ((dev.get(when) or {}).get("eval_samples/unterminated") for when in ("before", "after"))
+    if before is None or after is None or after - before < _MANY_ENDLESS:
+        return []
+    return [
+        f"Of the policy's {dev['after']['eval_samples/number']} dev samples {number(100 * after)} % don't end, and "
+        f"{number(100 * before)} % before the training."
+    ]
 
 
 def _nothing_compared(summary: Record) -> str:

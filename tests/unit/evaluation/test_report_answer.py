@@ -131,3 +131,18 @@ def test_tasks_of_lm_eval_are_an_evaluation(tmp_path: Path) -> None:
     summary = summarize(inputs(tmp_path, {}, train=trained(tmp_path / "train")))
     found = answer({**summary, "lm_eval": {"hellaswag": {}, "arc_easy": {}}})
     assert found.sentence == "The models answered tasks of lm-eval: hellaswag and arc_easy. No benchmark was scored."
+
+
+def test_a_policy_that_does_not_end_its_answers_is_doubted(tmp_path: Path) -> None:
+    def believed(before: float, after: float) -> str:
+        folders = {"gsm8k": {model: scored(tmp_path / model, "+-") for model in ("base", "aligned")}}
+        summary = summarize(inputs(tmp_path, folders))
+        ends = {
+            when: {"eval_samples/unterminated": share, "eval_samples/number": 16}
+            for when, share in (("before", before), ("after", after))
+        }
+        return said(answer({**summary, "train": {"dev": ends}}), "believe")
+
+    assert "Of the policy's 16 dev samples 18.8 % don't end, and 0.0 % before the training." in believed(0.0, 0.1875)
+    assert "don't end" not in believed(0.0, 0.0625) and "don't end" not in believed(0.5, 0.5)
+    assert "don't end" not in believed(0.5, 0.0)

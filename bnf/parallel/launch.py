@@ -30,8 +30,6 @@ from bnf.process import module_command, module_environment
 from bnf.progress import Progress
 
 WORKER = "bnf.training.worker"
-# Locked for as long as a launch is at work in its folder.
-LOCK_FILE = "launch.lock"
 # How a line on stdout begins that reports progress.
 MARK = "bnf.progress "
 # The kind of an error report of a process that could write none itself.
@@ -105,34 +103,27 @@ def launch(
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock, which the kernel frees however its holder ends: another launch would take this one's files away, and its
-    nodes with them.
+    """Locks the folder, until its holder ends however that is: another launch would take this one's files away, and its nodes with them.
 
     Raises:
         ValueError: another launch is at work there.
     """
-    file, is_own = folder / LOCK_FILE, False
-    while not is_own:
-        with file.open("ab") as held:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"output_dir must be one launch's own while it is at work, got {folder}, where another one holds {LOCK_FILE}; take "
-                    "another folder, or wait for its end"
-                ) from None
-            except OSError as error:
-                print(f"launch: {file} can't be locked ({error}): begin no other one there", file=sys.stderr, flush=True)
-            # One that has just ended took away the file that was opened here.
-            try:
-                is_own = os.path.samestat(file.stat(), os.fstat(held.fileno()))
-            except FileNotFoundError:
-                continue
-            if is_own:
-                try:
-                    yield
-                finally:
-                    file.unlink(missing_ok=True)
+    # The folder itself is locked: a lock file would stay in it where its holder is killed.
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"output_dir must be one launch's own while it is at work, got {folder}, where another one is; take another folder, or "
+                "wait for its end"
+            ) from None
+        except OSError as error:
+            # Some network file systems lock no folder.
+            print(f"launch: {folder} can't be locked ({error}): begin no other one there", file=sys.stderr, flush=True)
+        yield
+    finally:
+        os.close(held)
 
 
 def _launch(

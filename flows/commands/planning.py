@@ -10,7 +10,7 @@ from flows.dag.estimate_tables import gpu_rows, heading, memory_rows, other_rows
 from flows.dag.outlook import Outlook, outlooks
 from flows.dag.outlook_tables import outlook_table, outlook_totals
 from flows.dag.plan import make_plan
-from flows.dag.preflight import HOME, PROCESSES, problems, require
+from flows.dag.preflight import HOME, problems, require
 from flows.dag.selection import Options
 from flows.display import plan_rows, print_json, print_table
 from flows.recipe.config import Recipe
@@ -50,8 +50,8 @@ def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
         for check in plan.checks:
             if check.name == COMPLETIONS or check.is_stale or check.is_said:
                 print(f"{check.name}: {check.seen}")
-    # A home that can't be written may be looked at, and a recipe for a machine with more cores; `run` and `doctor` refuse both.
-    require(check for check in plan.checks if check.name not in (HOME, PROCESSES))
+    # A home that can't be written may be looked at; `run` and `doctor` refuse it.
+    require(check for check in plan.checks if check.name != HOME)
 
 
 def _show_outlooks(takes: Mapping[str, Outlook]) -> None:

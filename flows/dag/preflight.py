@@ -51,7 +51,6 @@ from tasks.nodes import Forecast, Node, model_folder
 
 # The name of the check that the home can be written. A plan doesn't need it.
 HOME = "home"
-PROCESSES = "processes of prepare"
 
 
 def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list[Check]:
@@ -263,7 +262,7 @@ def _processes(node: Node) -> Iterator[Check]:
     number, cores = node.unkeyed["num_proc"], len(own_cores())
     if number is not None and number > cores and "ray" not in node.unkeyed:
         yield Check(
-            PROCESSES,
+            "processes of prepare",
             f"prepare.num_proc must be at most {cores}, this machine's cores, got {number}; lower it, or leave it out for one per core",
         )
 

@@ -115,7 +115,7 @@ def processes(folder: Path | None = None) -> dict[int, str]:
 
 
 def wait_until_ended(folder: Path | None = None) -> None:
-    until_s = time.monotonic() + 30
+    until_s = time.monotonic() + 120
     while left := processes(folder):
         assert time.monotonic() < until_s, left
         time.sleep(0.1)

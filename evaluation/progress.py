@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from evaluation.formats import duration
-
 MATH_VERIFY = "math-verify"
 # Of lm-eval's requests what is counted.
 REPLIES = "replies"
@@ -17,13 +15,11 @@ def cross_checking(task: str) -> str:
     return f"lm-eval {task.rpartition('/')[2]}"
 
 
-def generating(num_tokens: int, elapsed_s: float, number: int, of: int) -> str:
-    """How fast completions come, and when the last of them will be there. Nothing before a twentieth is: most of what was computed until
-    then belongs to completions that are under way.
+def generating(num_tokens: int, elapsed_s: float, share: float, left: str) -> str:
+    """How fast completions come; `share` of them are there, and `left` is the time until the last, as text. Nothing before a twentieth is:
+    most of what was computed until then belongs to completions that are under way.
     """
-    if number < of * _TOLD_FROM:
-        return ""
-    return f"{num_tokens / elapsed_s:.0f} tokens/s, {duration(elapsed_s / number * (of - number))} left"
+    return f"{num_tokens / elapsed_s:.0f} tokens/s, {left} left" if share >= _TOLD_FROM else ""
 
 
 def estimated_cost(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bnf.data.chat_template import RenderingError
 from evaluation.answers.thoughts import MARKERS, begins_thought, ends_alone, noted
 from evaluation.engines import Engine, Prompt
+from evaluation.formats import duration
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.thinking import check_markers, thinking_engine
 from evaluation.progress import generating
@@ -81,7 +82,8 @@ def generate(
                 cache.put(prompts[index], generation)
             num_tokens += generation.num_completion_tokens
             elapsed_s = max(time.monotonic() - started, 1e-9)
-            progress(len(done), len(items), generating(num_tokens, elapsed_s, number, len(missing)))
+            left_s = elapsed_s / number * (len(missing) - number)
+            progress(len(done), len(items), generating(num_tokens, elapsed_s, number / len(missing), duration(left_s)))
     if failed:
         raise RuntimeError(
             f"{len(failed)} of {len(items)} items failed, the others are kept; first {failed[0]}; run again to retry"

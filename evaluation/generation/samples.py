@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evaluation.answers.thoughts import MARKERS
 from evaluation.engines import Engine, Prompt, share_chunks
+from evaluation.formats import duration
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import COMPLETIONS_FILE, begin, rendered, thought_of, with_begun_thoughts
 from evaluation.generation.thinking import ThinkingEngine, check_markers, thinking_engine
@@ -133,7 +134,8 @@ def generate_samples(
             num_tokens += generation.num_completion_tokens
             elapsed_s = max(time.monotonic() - started, 1e-9)
             made_now = num_left - (total - len(done))
-            progress(len(done), total, generating(num_tokens, elapsed_s, made_now, num_left))
+            left_s = elapsed_s / made_now * (num_left - made_now)
+            progress(len(done), total, generating(num_tokens, elapsed_s, made_now / num_left, duration(left_s)))
     if failed:
         raise RuntimeError(
             f"{len(failed)} of {total} completions failed, the others are kept; first {failed[0]}; run again to retry"

@@ -153,7 +153,7 @@ def _of_benchmarks(summary: Record) -> Headline | None:
 
 def _of_lm_eval(by_name: Record) -> Headline | None:
     for name, tasks in by_name.items():
-        # What was asked for may be a group, whose tasks stand beside it.
+        # Where a group of tasks was asked for, its tasks are there under their own names.
         task = name if name in tasks else next(iter(tasks), None)
         for metric, entry in tasks.get(task, {}).items():
             base, aligned = ((entry.get(model) or {}).get("value") for model in MODELS)

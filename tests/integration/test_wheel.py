@@ -157,11 +157,11 @@ def test_it_installs_and_compiles_on(version, wheel, tmp_path):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("version", ["3.12", "3.13"])
 def test_it_trains_on(version, wheel, tmp_path):
-    """Beside the torch that the package index has for this Python: gigabytes, as CUDA's libraries come with it."""
+    """With the package index's torch for this Python. It takes gigabytes, as CUDA's libraries come with it."""
     run(UV, "venv", "--quiet", "--python", interpreter(version), tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
     install = [UV, "pip", "install", "--quiet", "--python", python, "--constraint", ROOT / "requirements" / "cpu.txt", wheel]
-    # What says where the index is, and by which certificates, is in the environment.
+    # The environment says where the index is, and which certificates it has.
     done = subprocess.run([str(word) for word in install], capture_output=True, text=True)
     if done.returncode and re.search("torch|error sending request|dns error|timed out", done.stderr):
         pytest.skip(f"no torch for Python {version} is to be had here: {done.stderr.strip()[-300:]}")

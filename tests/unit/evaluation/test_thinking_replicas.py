@@ -31,7 +31,7 @@ def test_replicas_share_chunks_out_with_the_limit_on_each(monkeypatch):
 
 
 class OneAtATime(Characters):
-    """A tokenizer that notes where a second thread uses it while a first one does, as the fast ones refuse it."""
+    """A tokenizer that notes when two threads use it at once, which fast tokenizers refuse."""
 
     def __init__(self):
         super().__init__()

@@ -29,7 +29,7 @@ class Characters:
 
 
 class Model:
-    """A model that wants to say a text after each question, and after a thought's end something short."""
+    """A model that says one text after each question, and a short one after a thought's end."""
 
     takes, supports_choices, version = "ids", True, "model 1"
 

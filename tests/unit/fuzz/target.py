@@ -42,7 +42,7 @@ class Target:
 
 
 def refused(act: Callable[[], object], *named: str) -> str:
-    """`taken`, or `refused` where an error of the project says why. A subclass would be a parser's own error, which has no remedy."""
+    """`taken`, or `refused` where an error of the project says why. Its subclasses are parsers' own, whose messages have no remedy."""
     try:
         act()
     except (ValueError, FileNotFoundError) as error:
